@@ -1,0 +1,171 @@
+"""The settings that a user may give, one frozen model per concern, each field with its full ``NIM_*`` name.
+
+This module owns names, ranges and defaults. Reading the environment is ``config.environment``'s job; what follows from
+the settings is decided by the launcher's plan. ``docs/configuration.md`` is generated from here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+ImageTokens = Literal[70, 140, 280, 560, 1120]
+
+_LEVELS_OF_1X = {"TRACE": "DEBUG", "DEFAULT": "INFO"}
+_AUTOMATIC = "-1"
+_BY_DEFAULT = ("", "default", "auto")
+
+
+def _level(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    name = value.strip().upper()
+    return _LEVELS_OF_1X.get(name, name)
+
+
+def _names(value: object) -> object:
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
+def _number(value: object) -> object:
+    # Literal[int] takes no text, and the environment has nothing else.
+    return int(value) if isinstance(value, str) and value.strip().isdigit() else value
+
+
+def _automatic(value: object) -> object:
+    return None if value == -1 or (isinstance(value, str) and value.strip() in (_AUTOMATIC, "auto")) else value
+
+
+def _profile(value: object) -> object:
+    return None if isinstance(value, str) and value.strip().lower() in _BY_DEFAULT else value
+
+
+class SettingsModel(BaseModel):
+    """Base of all settings models: frozen, closed, addressable by field name and by variable name."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_by_name=True,
+        validate_by_alias=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+    )
+
+
+def _variable(name: str, default: Any, **limits: Any) -> Any:  # noqa: ANN401 - like pydantic's own Field
+    return Field(default=default, alias=name, **limits)
+
+
+class ServerSettings(SettingsModel):
+    """The HTTP server."""
+
+    host: str = _variable("NIM_SERVER_HOST", "0.0.0.0", min_length=1)  # noqa: S104 - a server for other machines
+    """Address to listen on; ``127.0.0.1`` keeps other machines out."""
+    port: int = _variable("NIM_SERVER_PORT", 8000, ge=1, le=65535)
+    """TCP port to listen on."""
+    max_request_bytes: int = _variable("NIM_MAX_REQUEST_BYTES", 64 * 1024 * 1024, ge=1024)
+    """Largest request body; a larger one gets status 413."""
+    lenient_requests: bool = _variable("NIM_LENIENT_REQUESTS", default=False)
+    """Ignore unsupported request fields and name them in a response header, instead of answering 400."""
+
+
+class LogSettings(SettingsModel):
+    """Logs of every process."""
+
+    level: Annotated[LogLevel, BeforeValidator(_level)] = _variable("NIM_LOG_LEVEL", "WARNING")
+    """Least severity that is logged. ``TRACE`` and ``DEFAULT`` of 1.x mean ``DEBUG`` and ``INFO``."""
+    jsonl: bool = _variable("NIM_JSONL_LOGGING", default=False)
+    """Log one JSON object per line."""
+
+
+class ModelSettings(SettingsModel):
+    """Which model is served, and under which names."""
+
+    path: Path | None = _variable("NIM_MODEL_PATH", None)
+    """A GGUF file, or a folder with one GGUF model and at most one ``mmproj*.gguf``. Unset serves the demo model."""
+    profile: Annotated[Literal["demo-moe", "demo-dense"] | None, BeforeValidator(_profile)] = _variable(
+        "NIM_MODEL_PROFILE", None
+    )
+    """Which demo model is served when no path is given: ``demo-moe`` (also for ``default``) or ``demo-dense``."""
+    mmproj_path: Path | None = _variable("NIM_MMPROJ_PATH", None)
+    """The GGUF file of the vision tower, when it does not lie beside the model."""
+    tokenizer_path: Path | None = _variable("NIM_TOKENIZER_PATH", None)
+    """``tokenizer.json``, when it does not lie beside the model. Without one it is rebuilt from the GGUF file."""
+    served_names: Annotated[tuple[str, ...], BeforeValidator(_names)] = _variable("NIM_SERVED_MODEL_NAME", ())
+    """Names that requests may use, separated by commas; the first is echoed. Unset: from the model."""
+    max_model_len: Annotated[Annotated[int, Field(ge=64)] | None, BeforeValidator(_automatic)] = _variable(
+        "NIM_MAX_MODEL_LEN", None
+    )
+    """Prompt plus completion of one request, in tokens. Unset, ``auto`` or ``-1``: what the model and memory allow."""
+    cache_path: Path | None = _variable("NIM_CACHE_PATH", None)
+    """Folder for files made from the model. Unset: ``/opt/nim/.cache`` if writable, else the user's cache folder."""
+
+
+class MediaSettings(SettingsModel):
+    """Pictures in requests."""
+
+    max_images_per_prompt: int = _variable("NIM_MAX_IMAGES_PER_PROMPT", 5, ge=0, le=64)
+    """Pictures that one request may hold."""
+    image_tokens: Annotated[ImageTokens, BeforeValidator(_number)] = _variable("NIM_IMAGE_TOKENS", 280)
+    """Token budget of one picture unless its ``detail`` says otherwise: 70, 140, 280, 560 or 1120."""
+    max_image_bytes: int = _variable("NIM_MAX_IMAGE_BYTES", 20 * 1024 * 1024, ge=1024)
+    """Largest picture file, in bytes after base64."""
+
+
+class EngineSettings(SettingsModel):
+    """The inference engine."""
+
+    max_num_seqs: Annotated[int, Field(ge=1, le=256)] | None = _variable("NIM_MAX_NUM_SEQS", None)
+    """Requests that generate at the same time. Unset: 8, or fewer where memory is short."""
+    max_queued: int = _variable("NIM_MAX_QUEUED", 256, ge=0, le=100_000)
+    """Requests that may wait for a free place; one more gets status 429."""
+    threads: Annotated[int, Field(ge=1, le=512)] | None = _variable("NIM_ENGINE_THREADS", None)
+    """CPU threads that compute. Unset: one less than there are cores."""
+
+
+class LaunchSettings(SettingsModel):
+    """How the launcher starts, watches and stops the processes."""
+
+    strict_config: bool = _variable("NIM_STRICT_CONFIG", default=False)
+    """Refuse to start when a ``NIM_*`` variable is unknown or not supported."""
+    relax_memory: bool = _variable("NIM_RELAX_MEM_CONSTRAINTS", default=False)
+    """Start even when the estimate says that memory does not suffice."""
+    start_timeout_s: float = _variable("NIM_START_TIMEOUT_SECONDS", 900.0, gt=0, le=86_400)
+    """Seconds that a model may take to load."""
+    max_restarts: int = _variable("NIM_MAX_ENGINE_RESTARTS", 5, ge=0, le=1000)
+    """Crashes of the engine within ten minutes after which the launcher gives up."""
+    shutdown_grace_s: float = _variable("NIM_SHUTDOWN_GRACE_SECONDS", 30.0, ge=0, le=3600)
+    """Seconds that running requests get to finish after SIGTERM."""
+
+
+class Settings(SettingsModel):
+    """Everything together, loaded once per process by ``config.environment.load_settings``."""
+
+    server: ServerSettings = ServerSettings()
+    log: LogSettings = LogSettings()
+    model: ModelSettings = ModelSettings()
+    media: MediaSettings = MediaSettings()
+    engine: EngineSettings = EngineSettings()
+    launch: LaunchSettings = LaunchSettings()
+
+
+def sections() -> dict[str, type[SettingsModel]]:
+    """Return the settings models by their name in ``Settings``."""
+    found: dict[str, type[SettingsModel]] = {}
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsModel):
+            found[name] = field.annotation
+    return found
+
+
+def variables() -> dict[str, tuple[str, str]]:
+    """Return every variable's place: its name -> (section, field)."""
+    return {
+        str(field.alias): (section, name)
+        for section, model in sections().items()
+        for name, field in model.model_fields.items()
+    }

@@ -1,0 +1,168 @@
+"""``python -m engine --runtime FILE``: the embedded engine process.
+
+It serves at once, loads the model in a thread, and exits with status 1 and one line on standard error when that fails.
+It dies with the process that started it, and stops on SIGTERM or SIGINT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from config.runtime import EngineRuntime
+from engine.errors import EngineError, EngineLoadError
+from engine.server import InferenceService, create_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from engine.core import EngineCore
+
+logger = logging.getLogger("engine")
+
+HEALTH_INTERVAL_S = 1.0
+STOP_GRACE_S = 0.5
+"""The launcher drains the API before it stops the engine, so an RPC that is still open has no reader to wait for."""
+PR_SET_PDEATHSIG = 1
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the process and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m engine", description="Serve one engine over KServe v2 gRPC.")
+    parser.add_argument("--runtime", type=Path, required=True, help="JSON file with the engine's settings")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        runtime = EngineRuntime.model_validate_json(options.runtime.read_bytes())
+    except (OSError, ValidationError) as error:
+        sys.stderr.write(f"engine: {options.runtime} cannot be used: {error}\n")
+        return EXIT_USAGE
+    _die_with_parent()
+    try:
+        asyncio.run(serve(runtime))
+    except EngineError as error:
+        sys.stderr.write(f"engine: {error.message}\n")
+        return EXIT_FAILED
+    return 0
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to send SIGTERM when the parent dies, so that a killed launcher leaves no engine behind."""
+    parent = os.getppid()
+    if sys.platform == "linux" and ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) == 0:
+        if os.getppid() != parent:
+            # It died before the request took effect.
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def serve(runtime: EngineRuntime) -> None:
+    """Serve until a signal arrives.
+
+    Raises:
+        EngineError: the address cannot be bound, the model cannot be loaded, or the core stopped working.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    _remove_stale_socket(runtime.endpoint)
+    service = InferenceService()
+    try:
+        server = create_server(service, runtime.endpoint)
+        await server.start()
+    except RuntimeError as error:
+        message = f"cannot listen at {runtime.endpoint}: {error}"
+        raise EngineLoadError(message) from error
+    logger.info("listening at %s", runtime.endpoint)
+    stopping = asyncio.create_task(stop.wait())
+    running = asyncio.create_task(_run_core(service, runtime))
+    try:
+        await asyncio.wait({stopping, running}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+    finally:
+        running.cancel()
+        stopping.cancel()
+        await server.stop(STOP_GRACE_S)
+        if service.core is not None:
+            await service.core.close()
+        _remove_stale_socket(runtime.endpoint)
+
+
+async def _run_core(service: InferenceService, runtime: EngineRuntime) -> None:
+    """Load the core, then watch it; returns only by raising."""
+    core = await _load_in_thread(runtime)
+    service.core = core
+    limits = core.limits()
+    logger.info("ready: %s, %d sequences of %d tokens", limits.model, limits.max_sequences, limits.context_tokens)
+    while await core.health():  # noqa: ASYNC110 - a core tells its health only when asked
+        await asyncio.sleep(HEALTH_INTERVAL_S)
+    message = "the core has stopped working"
+    raise EngineError(message)
+
+
+def _load_in_thread(runtime: EngineRuntime) -> asyncio.Future[EngineCore]:
+    """Load the core in a daemon thread: reading a large model takes minutes, and a stop must not wait for it."""
+    loop = asyncio.get_running_loop()
+    loaded: asyncio.Future[EngineCore] = loop.create_future()
+
+    def set_result(core: EngineCore) -> None:
+        if not loaded.done():
+            loaded.set_result(core)
+
+    def set_error(error: BaseException) -> None:
+        if not loaded.done():
+            loaded.set_exception(error)
+
+    def load() -> None:
+        try:
+            core = load_core(runtime)
+        except BaseException as error:  # noqa: BLE001 - the thread's boundary: it is raised again by whoever waits
+            _post(set_error, error)
+        else:
+            _post(set_result, core)
+
+    def _post(callback: Callable[..., None], value: object) -> None:
+        # The loop is closed when a stop came first.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(callback, value)
+
+    threading.Thread(target=load, name="engine-load", daemon=True).start()
+    return loaded
+
+
+def load_core(runtime: EngineRuntime) -> EngineCore:
+    """Load the core that the runtime names.
+
+    Raises:
+        EngineLoadError: it cannot be loaded.
+    """
+    # Imported here: a core's libraries need not be installed where another core is used.
+    from engine.llama_cpp.core import LlamaCppCore  # noqa: PLC0415
+
+    return LlamaCppCore(runtime)
+
+
+def _remove_stale_socket(endpoint: str) -> None:
+    """Delete the socket file that a killed process left behind; gRPC would refuse the address otherwise."""
+    if endpoint.startswith("unix:"):
+        path = Path(endpoint.removeprefix("unix:").removeprefix("//"))
+        if path.is_socket():
+            path.unlink()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""The engine protocol: token ids in, token-id deltas out, the same for every inference engine.
+
+This module owns the vocabulary that cores, the wire and the client share. It knows nothing of chat messages, HTTP or
+processes. A core receives prompts whose images are already decoded and sized, and whose soft-token places are already
+written into the ids, so no core ever has to tokenise or guess a position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class FinishReason(StrEnum):
+    """Why a sequence ended."""
+
+    STOP = "stop"
+    """A stop id was sampled, or the grammar reached its end."""
+    LENGTH = "length"
+    """``max_tokens`` or the context was used up."""
+    ABORT = "abort"
+    """The consumer went away, or asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One decoded picture, already resized for the vision tower.
+
+    ``rgb`` holds ``height * width * 3`` bytes, row by row; both sides are multiples of 48 pixels, so that
+    ``soft_tokens == (height // 48) * (width // 48)``. The n-th image fills the n-th run of ``soft_tokens`` consecutive
+    image-token ids in ``EngineRequest.prompt_ids``.
+    """
+
+    rgb: bytes
+    width: int
+    height: int
+
+    @property
+    def soft_tokens(self) -> int:
+        """Number of positions that this image takes in the prompt."""
+        return (self.height // 48) * (self.width // 48)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next id is drawn. The neutral value of each field switches its stage off.
+
+    ``temperature`` 0 is greedy. ``top_k`` 0, ``top_p`` 1, ``min_p`` 0, ``repetition_penalty`` 1 and the two additive
+    penalties 0 are off. ``seed`` None draws a fresh seed; the same seed and prompt give the same ids.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 64
+    top_p: float = 0.95
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One sequence to generate.
+
+    ``stop_ids`` end the sequence and are reported in the last delta's ids. ``grammar`` is llguidance Lark text that
+    refers to special tokens by id. ``logprobs`` None means none, 0 means the chosen id only, n the n most likely too
+    (at most 20). ``min_tokens`` forbids stop ids until so many ids were drawn. ``ignore_stop_ids`` never draws them.
+    """
+
+    request_id: str
+    prompt_ids: tuple[int, ...]
+    max_tokens: int
+    images: tuple[Image, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+    stop_ids: tuple[int, ...] = ()
+    grammar: str | None = None
+    logprobs: int | None = None
+    min_tokens: int = 0
+    ignore_stop_ids: bool = False
+    priority: int = 0
+    cache_salt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Natural-log probability of one drawn id before sampling filters, and of its most likely rivals."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of a sequence: prompt (image places included), of these found in the prefix cache, and drawn."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineDelta:
+    """What is new since the previous delta of the same sequence. Only the last one has ``finish_reason`` and ``usage``.
+
+    ``logprobs`` is empty, or as long as ``token_ids``.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """What this engine can take. ``context_tokens`` bounds prompt plus completion of one sequence."""
+
+    context_tokens: int
+    max_sequences: int
+    max_queued: int
+    vocab_size: int
+    vision: bool
+    grammar: bool
+    logprobs: bool
+    core: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Counters since the start (tokens, requests) and gauges of this moment (running, queued)."""
+
+    running: int
+    queued: int
+    requests_total: int
+    prompt_tokens_total: int
+    cached_tokens_total: int
+    completion_tokens_total: int
+
+
+class EngineCore(Protocol):
+    """One inference engine, hosted in one process by the embedded server or by Triton.
+
+    Every method may be called from one event loop; a core owns whatever threads it needs.
+    """
+
+    def generate(self, request: EngineRequest) -> AsyncIterator[EngineDelta]:
+        """Yield deltas until one carries a finish reason; closing the iterator aborts the sequence.
+
+        Raises:
+            engine.errors.EngineError: one of its subclasses, before the first delta where the request itself is at
+                fault, and later only if the engine fails.
+        """
+        ...
+
+    async def abort(self, request_id: str) -> None:
+        """End a sequence; unknown ids are ignored."""
+        ...
+
+    async def health(self) -> bool:
+        """Tell whether the engine can generate now."""
+        ...
+
+    def limits(self) -> EngineLimits:
+        """Return the engine's fixed limits."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """Return counters and gauges."""
+        ...
+
+    async def close(self) -> None:
+        """Abort everything and free memory."""
+        ...

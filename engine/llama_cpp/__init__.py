@@ -1,0 +1,1 @@
+"""The llama.cpp core: a continuous batcher over the C interface of the prebuilt xllamacpp wheel."""

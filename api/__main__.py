@@ -1,0 +1,153 @@
+"""``python -m api --runtime FILE``: one API process, from settings to a clean exit.
+
+The launcher starts it; it can be started by hand from the same file. Exit codes: 0 after a stop on request,
+``EXIT_CONFIG`` for settings or files that cannot be used, ``EXIT_PORT_TAKEN`` when something else listens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+from pydantic import ValidationError
+
+from api.gemma4.errors import VocabularyError
+from api.http.app import create_app
+from api.http.options import ApiOptions
+from config.environment import load_settings
+from config.errors import ConfigError
+from config.logs import configure_logging
+from config.runtime import ApiRuntime
+from config.settings import Settings
+
+EXIT_CONFIG: Final = 64
+EXIT_PORT_TAKEN: Final = 98
+_BACKLOG: Final = 2048
+
+_log = logging.getLogger("api")
+
+
+class StartError(Exception):
+    """The process cannot start; ``message`` is one line for the person who started it."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.exit_code = exit_code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until stopped and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m api", description="Serve the HTTP API of one model.")
+    parser.add_argument("--runtime", type=Path, required=True, metavar="FILE", help="JSON file from the launcher")
+    runtime_path: Path = parser.parse_args(arguments).runtime
+    try:
+        settings = load_settings().settings
+        configure_logging(settings.log, "api")
+        options = _options(settings)
+        runtime = ApiRuntime.model_validate_json(runtime_path.read_bytes())
+        app = create_app(runtime, options)
+        listener = _listen(options.host, options.port)
+    except StartError as error:
+        return _fail(error.message, error.exit_code)
+    except ConfigError as error:
+        return _fail("; ".join(error.problems), EXIT_CONFIG)
+    except (OSError, ValidationError, VocabularyError) as error:
+        return _fail(" ".join(str(error).split()), EXIT_CONFIG)
+    with listener:
+        uvloop.run(_serve(app, listener, options))
+    return 0
+
+
+def _fail(message: str, exit_code: int) -> int:
+    sys.stderr.write(f"gemma4-nim api: {message}\n")
+    return exit_code
+
+
+def _options(settings: Settings) -> ApiOptions:
+    """Pick what this process needs from the user's settings."""
+    return ApiOptions(
+        host=settings.server.host,
+        port=settings.server.port,
+        max_images=settings.media.max_images_per_prompt,
+        max_image_bytes=settings.media.max_image_bytes,
+        image_tokens=settings.media.image_tokens,
+        lenient_requests=settings.server.lenient_requests,
+        max_body_bytes=settings.server.max_request_bytes,
+        shutdown_grace_s=settings.launch.shutdown_grace_s,
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind before anything else starts, so that a taken port is one clear line."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise StartError(
+                f"port {port} is taken by another process; set NIM_SERVER_PORT to a free one", EXIT_PORT_TAKEN
+            ) from error
+        raise StartError(f"cannot listen on {host} port {port}: {error.strerror}", EXIT_CONFIG) from error
+    listener.listen(_BACKLOG)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its own signal handling: a stop first lets running answers finish."""
+
+    def capture_signals(self) -> nullcontext[None]:  # type: ignore[override] # the base returns a generator's context
+        """Leave signals to ``_serve``."""
+        return nullcontext()
+
+
+async def _serve(app: FastAPI, listener: socket.socket, options: ApiOptions) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and stop."""
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+    )
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    async def stop_on_signal() -> None:
+        await stop.wait()
+        left = await app.state.server.drain(options.shutdown_grace_s) if server.started else 0
+        if left:
+            _log.warning("stopping with %d unfinished answers after %.0f s", left, options.shutdown_grace_s)
+        server.should_exit = True
+
+    stopper = asyncio.ensure_future(stop_on_signal())
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        stopper.cancel()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

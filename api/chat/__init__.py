@@ -1,0 +1,1 @@
+"""The canonical chat request and its role rules, free of any dialect's schema."""

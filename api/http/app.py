@@ -1,0 +1,71 @@
+"""Builds the web application of one API process from what the launcher decided and the user set."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+
+from api.chat.service import ChatService
+from api.gemma4.tokenizer import Gemma4Tokenizer
+from api.http import chat, docs_page, health, models
+from api.http.errors import install_error_handlers
+from api.http.middleware import RequestScope
+from api.http.options import ApiOptions
+from api.http.server_state import ServerState
+from api.media.resolver import MediaLimits, MediaResolver
+from config.runtime import ApiRuntime
+from engine.triton.client import EngineClient
+
+
+def create_app(runtime: ApiRuntime, options: ApiOptions) -> FastAPI:
+    """Return the application. Connections to the engine are made when it starts and closed when it stops.
+
+    Raises:
+        OSError: when the tokenizer cannot be read.
+        api.gemma4.errors.VocabularyError: when it is not Gemma 4's.
+    """
+    tokenizer = Gemma4Tokenizer.from_json(runtime.tokenizer_path.read_text(encoding="utf-8"))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine = EngineClient(runtime.engine_endpoints)
+        executor = ThreadPoolExecutor(options.decoder_threads, thread_name_prefix="decode")
+        media = MediaResolver(MediaLimits(options.max_images, options.image_tokens, options.max_image_bytes), executor)
+        app.state.server = ServerState(
+            service=ChatService(engine, tokenizer, media),
+            engine=engine,
+            options=options,
+            served_names=runtime.served_names,
+            created=runtime.created,
+            status_path=runtime.status_path,
+        )
+        try:
+            yield
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
+            await engine.close()
+
+    app = FastAPI(
+        title="gemma4-nim",
+        version=_version(),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        description="OpenAI-style API for Gemma 4.",
+    )
+    for module in (chat, models, health, docs_page):
+        app.include_router(module.router)
+    install_error_handlers(app)
+    app.add_middleware(RequestScope)
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("gemma4-nim")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,136 @@
+"""``POST /v1/chat/completions``: one route for streamed and whole answers.
+
+The answer object is the ASGI application of the response: it runs the request, watches for the client to leave, and
+writes chunks straight to the socket. A fault before the first token is an HTTP status; a later one is an event in the
+stream.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from api.chat.answers import Step
+from api.chat.service import Conversation
+from api.chat.together import run_together
+from api.dialects.openai_answer import DONE, AnswerHead, ChunkWriter, completion, error_event, usage_chunk
+from api.dialects.openai_chat import ChatCall, ChatCompletionRequest, parse_chat_request
+from api.errors import ModelNotFoundError
+from api.http.body import read_json_object
+from api.http.disconnect import run_until_gone
+from api.http.errors import describe
+from api.http.server_state import ServerState, state_of
+
+router = APIRouter()
+
+_STREAM_HEADERS: Final = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    # Reverse proxies that buffer would turn a stream into one late block.
+    (b"x-accel-buffering", b"no"),
+)
+_IGNORED_HEADER: Final = b"x-nim-ignored-fields"
+_MAX_HEADER_BYTES: Final = 2000
+_UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
+
+_REQUEST_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": ChatCompletionRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+            }
+        },
+    }
+}
+
+
+@router.post("/v1/chat/completions", openapi_extra=_REQUEST_BODY, tags=["chat"], response_class=Response)
+async def create_chat_completion(request: Request) -> Response:
+    """Answer a conversation, whole or as server-sent events."""
+    state = state_of(request)
+    state.check_accepting()
+    body = await read_json_object(request, max_bytes=state.options.max_body_bytes)
+    call = parse_chat_request(body, served_names=state.served_names, lenient=state.options.lenient_requests)
+    if call.request.model not in state.served_names:
+        raise ModelNotFoundError(call.request.model)
+    return ChatAnswer(state, call)
+
+
+class ChatAnswer(Response):
+    """The response to one chat request, made while it is sent."""
+
+    def __init__(self, state: ServerState, call: ChatCall) -> None:
+        super().__init__()
+        self._state = state
+        self._call = call
+        self._head = AnswerHead(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), state.served_names[0])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the request until it ends or the client leaves, which closes the engine's sequences at once."""
+        with self._state.running():
+            await run_until_gone(receive, self._answer(scope, send))
+
+    async def _answer(self, scope: Scope, send: Send) -> None:
+        conversation = await self._state.service.prepare(self._call.request, self._head.answer_id)
+        scope["state"]["access_notes"] = notes = {"prompt_tokens": conversation.prompt_tokens}
+        try:
+            if self._call.stream:
+                await self._send_stream(scope, send, conversation)
+            else:
+                await self._send_whole(send, conversation)
+        finally:
+            notes["completion_tokens"] = conversation.completion_tokens
+            await conversation.close()
+
+    async def _send_whole(self, send: Send, conversation: Conversation) -> None:
+        results = await conversation.results()
+        body = completion(self._head, results, conversation.usage())
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": self._with_ignored(headers)})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _send_stream(self, scope: Scope, send: Send, conversation: Conversation) -> None:
+        with_usage = self._call.include_usage
+        first = await conversation.first_steps()
+        await send({"type": "http.response.start", "status": 200, "headers": self._with_ignored(_STREAM_HEADERS)})
+        writers = [ChunkWriter(self._head, index, with_usage=with_usage) for index in range(len(first))]
+        try:
+            pumps = [
+                _pump(send, writer, step, conversation, index)
+                for index, (writer, step) in enumerate(zip(writers, first, strict=True))
+            ]
+            # One choice needs no task of its own: its chunks go out on the way that brings the engine's deltas in.
+            await run_together(pumps)
+        except Exception as error:  # noqa: BLE001 - the request boundary: the status is sent, so the stream must say it
+            failure = describe(error, scope["state"]["request_id"])
+            end = error_event(failure.body()) + DONE
+        else:
+            end = (usage_chunk(self._head, conversation.usage()) if with_usage else b"") + DONE
+        await send({"type": "http.response.body", "body": end})
+
+    def _with_ignored(self, headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        if not self._call.ignored:
+            return list(headers)
+        # Field names are the caller's: nothing in them may end the header.
+        names = _UNPRINTABLE.sub("?", ", ".join(self._call.ignored))[:_MAX_HEADER_BYTES]
+        return [*headers, (_IGNORED_HEADER, names.encode("ascii"))]
+
+
+async def _pump(send: Send, writer: ChunkWriter, first: Step, conversation: Conversation, index: int) -> None:
+    """Send one choice from its first step to its last."""
+    await send({"type": "http.response.body", "body": writer.opening() + writer.write(first), "more_body": True})
+    steps: AsyncIterator[Step] = conversation.steps(index)
+    async for step in steps:
+        body = writer.write(step)
+        if body:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+    closing = writer.closing(conversation.finish_reason(index))
+    await send({"type": "http.response.body", "body": closing, "more_body": True})

@@ -1,0 +1,82 @@
+"""What the routes of one API process share: the chat service, the engine, options, and whether new work is taken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from starlette.requests import Request
+
+from api.chat.choice import Engine
+from api.chat.service import ChatService
+from api.errors import UnavailableError
+from api.http.options import ApiOptions
+
+
+class ServerState:
+    """Shared by all requests; lives as long as the process."""
+
+    def __init__(
+        self,
+        *,
+        service: ChatService,
+        engine: Engine,
+        options: ApiOptions,
+        served_names: Sequence[str],
+        created: int,
+        status_path: Path | None,
+    ) -> None:
+        self.service = service
+        self.engine = engine
+        self.options = options
+        self.served_names = tuple(served_names)
+        self.created = created
+        self.status_path = status_path
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._draining = False
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the server is shutting down: running answers go on, new requests are refused."""
+        return self._draining
+
+    def check_accepting(self) -> None:
+        """Refuse new work during shutdown.
+
+        Raises:
+            UnavailableError: while draining.
+        """
+        if self._draining:
+            raise UnavailableError("The server is shutting down.", code="shutting_down")
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count one answer as running while the block lasts."""
+        self._running += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+
+    async def drain(self, grace_s: float) -> int:
+        """Refuse new work and wait for what runs, for ``grace_s`` seconds at most; return how much still runs."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
+        except TimeoutError:
+            pass
+        return self._running
+
+
+def state_of(request: Request) -> ServerState:
+    """Return the state of the application that serves this request."""
+    state: ServerState = request.app.state.server
+    return state

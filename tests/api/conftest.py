@@ -1,0 +1,127 @@
+"""A real API process over a scripted engine: what the model writes is chosen by each test."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import requests
+
+from api.gemma4.tokenizer import Gemma4Tokenizer
+from engine.core import EngineDelta, EngineRequest, FinishReason, TokenLogprob, Usage
+from tests.fakes.processes import ServerProcess, free_port
+from tests.fakes.scripted_engine import Action, ScriptedCore, ScriptedEngine
+from tests.fakes.vocabulary import build_tokenizer_json
+
+MODEL = "google/gemma-4-26b-a4b-it"
+ALIAS = "demo/alias"
+
+
+@dataclass
+class ScriptedServer:
+    """The API process, its engine, and short ways to use both."""
+
+    process: ServerProcess
+    engine: ScriptedEngine
+    tokenizer: Gemma4Tokenizer
+    client: openai.OpenAI
+    api_runtime: Path
+
+    @property
+    def core(self) -> ScriptedCore:
+        """The engine's core: scripts in, requests out."""
+        return self.engine.core
+
+    @property
+    def base_url(self) -> str:
+        """Where the API listens."""
+        return self.process.base_url
+
+    def reply(self, *texts: str, chunk: int = 1, finish: FinishReason = FinishReason.STOP) -> None:
+        """Make the model write ``texts``, one per request, the last one for all further requests.
+
+        Markers are spelled out and stand for their tokens; ``chunk`` ids travel per delta.
+        """
+        queue = list(texts)
+
+        def script(request: EngineRequest) -> Iterable[Action]:
+            text = queue.pop(0) if len(queue) > 1 else queue[0]
+            return self.deltas(request, text, chunk=chunk, finish=finish)
+
+        self.core.script = script
+
+    def deltas(
+        self, request: EngineRequest, text: str, *, chunk: int = 1, finish: FinishReason = FinishReason.STOP
+    ) -> list[EngineDelta]:
+        """Return the deltas of an answer that has ``text``."""
+        ids = self.tokenizer.encode_marked(text)
+        wanted = request.logprobs
+        deltas = []
+        for start in range(0, len(ids), chunk):
+            part = ids[start : start + chunk]
+            logged = () if wanted is None else tuple(_logprob(token_id, wanted) for token_id in part)
+            deltas.append(EngineDelta(part, logged))
+        usage = Usage(len(request.prompt_ids), 3, len(ids))
+        return [*deltas, EngineDelta((), finish_reason=finish, usage=usage)]
+
+    def prompt(self) -> str:
+        """Return the last prompt that the engine was given, as text with markers."""
+        return self.tokenizer.decode_marked(self.core.requests[-1].prompt_ids)
+
+    def post(self, body: Any = None, **options: Any) -> requests.Response:
+        """Post a chat request without the SDK's own checks."""
+        if body is not None:
+            options["json"] = body
+        return requests.post(f"{self.base_url}/v1/chat/completions", timeout=30, **options)
+
+    def events(self, body: dict[str, Any]) -> list[Any]:
+        """Post a streamed request and return the payload of every event."""
+        with self.post({**body, "stream": True}, stream=True) as response:
+            assert response.status_code == 200, response.text
+            lines = [line for line in response.iter_lines() if line]
+        assert all(line.startswith(b"data: ") for line in lines)
+        payloads = [line.removeprefix(b"data: ") for line in lines]
+        return [payload.decode() if payload == b"[DONE]" else json.loads(payload) for payload in payloads]
+
+
+def _logprob(token_id: int, rivals: int) -> TokenLogprob:
+    return TokenLogprob(token_id, -0.5, tuple((token_id + offset, -0.5 - offset) for offset in range(rivals)))
+
+
+@pytest.fixture(scope="session")
+def scripted_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedServer]:
+    """Start the scripted engine and one API process for the session."""
+    folder = tmp_path_factory.mktemp("scripted")
+    tokenizer_json = build_tokenizer_json()
+    (folder / "tokenizer.json").write_text(tokenizer_json)
+    runtime_path = folder / "api.json"
+    with ScriptedEngine(folder / "engine.sock") as engine:
+        runtime = {
+            "engine_endpoints": [engine.endpoint],
+            "tokenizer_path": str(folder / "tokenizer.json"),
+            "served_names": [MODEL, ALIAS],
+            "created": 1_790_000_000,
+            "status_path": str(folder / "status.json"),
+        }
+        runtime_path.write_text(json.dumps(runtime))
+        command = [sys.executable, "-m", "api", "--runtime", str(runtime_path)]
+        variables = {"NIM_LOG_LEVEL": "INFO", "NIM_MAX_REQUEST_BYTES": str(4 * 1024 * 1024)}
+        with ServerProcess(command, free_port(), folder / "api.log", variables) as process:
+            client = openai.OpenAI(base_url=f"{process.base_url}/v1", api_key="unused", max_retries=0, timeout=30)
+            yield ScriptedServer(process, engine, Gemma4Tokenizer.from_json(tokenizer_json), client, runtime_path)
+
+
+@pytest.fixture
+def server(scripted_server: ScriptedServer) -> ScriptedServer:
+    """Return the server with a fresh script and no memory of earlier requests."""
+    scripted_server.reply("Hi<turn|>")
+    scripted_server.core.requests.clear()
+    scripted_server.core.healthy = True
+    scripted_server.core.vision = True
+    return scripted_server

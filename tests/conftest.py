@@ -1,0 +1,74 @@
+"""The real product for tests: ``gemma4-nim serve`` with the demo checkpoint, as a user starts it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import openai
+import pytest
+
+from tests.fakes.processes import ServerProcess, free_port, wait_until
+
+ROOT = Path(__file__).parent.parent
+DEMO = ROOT / "demo" / "checkpoints" / "demo-moe"
+COMMAND = Path(sys.executable).with_name("gemma4-nim")
+
+
+class Product(ServerProcess):
+    """A running product: launcher, engine and API."""
+
+    @property
+    def client(self) -> openai.OpenAI:
+        """An SDK client that never retries, so that each fault is seen."""
+        return openai.OpenAI(base_url=f"{self.base_url}/v1", api_key="unused", max_retries=0, timeout=60)
+
+    def children(self, package: str) -> list[int]:
+        """Return the process ids of the launcher's children that run ``python -m PACKAGE``."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdigit():
+                continue
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, ValueError):
+                continue
+            is_ours = self.process is not None and parent == self.process.pid
+            if is_ours and b"-m" in words and package.encode() in words:
+                found.append(int(folder.name))
+        return found
+
+
+StartProduct = Callable[..., AbstractContextManager[Product]]
+
+
+@pytest.fixture(scope="session")
+def start_product(tmp_path_factory: pytest.TempPathFactory) -> StartProduct:
+    """Return what starts a product of its own: keyword arguments are ``NIM_*`` variables."""
+
+    @contextmanager
+    def start(**variables: str) -> Iterator[Product]:
+        folder = tmp_path_factory.mktemp("product")
+        settings = {"NIM_MODEL_PATH": str(DEMO), "NIM_CACHE_PATH": str(folder), "NIM_LOG_LEVEL": "INFO", **variables}
+        with Product([str(COMMAND), "serve"], free_port(), folder / "serve.log", settings) as product:
+            # The launcher sees readiness a moment after the route tells it; only then it is ready for crashes.
+            wait_until(lambda: "ready on" in product.log(), deadline_s=10, what="the launcher's announcement")
+            yield product
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def product(start_product: StartProduct) -> Iterator[Product]:
+    """Return one running product per test process."""
+    with start_product() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def base_url(product: Product) -> str:
+    """Return the address of the running product."""
+    return product.base_url

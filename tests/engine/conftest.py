@@ -1,0 +1,270 @@
+"""Fixtures of the engine tests: checkpoints, an in-process core, engine processes, and clients for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.runtime import EngineRuntime
+from engine.core import EngineDelta, EngineRequest, FinishReason, Sampling, TokenLogprob, Usage
+from engine.llama_cpp.core import LlamaCppCore
+from engine.triton.client import EngineClient
+
+CHECKPOINTS = Path(__file__).parents[2] / "demo" / "checkpoints"
+START_TIMEOUT_S = 30.0
+MAX_SEQUENCES = 32
+CONTEXT_TOKENS = 2048
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--model-dir", type=Path, action="append", help="checkpoint folder to test instead of the demo ones"
+    )
+
+
+def checkpoint_dirs(config: pytest.Config) -> list[Path]:
+    """Return the folders given on the command line, or the demo checkpoints."""
+    given: list[Path] | None = config.getoption("--model-dir", None)
+    return given or [CHECKPOINTS / "demo-moe", CHECKPOINTS / "demo-dense"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "model_dir" in metafunc.fixturenames:
+        metafunc.parametrize("model_dir", checkpoint_dirs(metafunc.config), ids=lambda d: d.name, scope="session")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Ids of one checkpoint's tokenizer by name, and how to spell text."""
+
+    ids: dict[str, int]
+
+    @property
+    def image(self) -> int:
+        return self.ids["<|image|>"]
+
+    def ordinary(self, count: int, seed: int = 0) -> tuple[int, ...]:
+        """Return ids of ordinary words, different for different seeds."""
+        words = sorted(i for text, i in self.ids.items() if text.isalpha())
+        return tuple(words[(seed * 31 + k * 7) % len(words)] for k in range(count))
+
+    def prompt(self, count: int, seed: int = 0) -> tuple[int, ...]:
+        """Return a prompt of ``count`` ids that starts as every Gemma prompt does."""
+        return (self.ids["<bos>"], *self.ordinary(count - 1, seed))
+
+
+@pytest.fixture(scope="session")
+def vocabulary(model_dir: Path) -> Vocabulary:
+    content = json.loads((model_dir / "tokenizer.json").read_text(encoding="utf-8"))
+    return Vocabulary(content["model"]["vocab"] | {t["content"]: t["id"] for t in content["added_tokens"]})
+
+
+@dataclass
+class Result:
+    """Everything that one sequence gave."""
+
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    deltas: list[EngineDelta] = field(default_factory=list)
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        return self.deltas[-1].finish_reason
+
+    @property
+    def usage(self) -> Usage:
+        usage = self.deltas[-1].usage
+        assert usage is not None
+        return usage
+
+
+Engine = LlamaCppCore | EngineClient
+OpenEngine = Callable[[], AbstractAsyncContextManager[Engine]]
+GREEDY = Sampling(temperature=0.0)
+_numbers = itertools.count()
+
+
+def request(prompt_ids: tuple[int, ...], max_tokens: int = 16, **fields: Any) -> EngineRequest:
+    """Return a greedy request with a fresh id."""
+    fields.setdefault("sampling", GREEDY)
+    fields.setdefault("request_id", f"r{next(_numbers)}")
+    return EngineRequest(prompt_ids=prompt_ids, max_tokens=max_tokens, **fields)
+
+
+async def collect(engine: Engine, wanted: EngineRequest) -> Result:
+    """Run one sequence to its end."""
+    result = Result()
+    async for delta in engine.generate(wanted):
+        result.token_ids += delta.token_ids
+        result.logprobs += delta.logprobs
+        result.deltas.append(delta)
+    return result
+
+
+async def wait_until(condition: Callable[[], Awaitable[bool]], timeout_s: float) -> None:
+    """Wait for a condition, or fail after the deadline."""
+    async with asyncio.timeout(timeout_s):
+        while not await condition():  # noqa: ASYNC110 - what is waited for is in another process
+            await asyncio.sleep(0.005)
+
+
+async def stats_of(engine: Engine) -> tuple[int, int]:
+    """Return how many sequences run and wait."""
+    stats = await engine.stats() if isinstance(engine, EngineClient) else engine.stats()
+    return stats.running, stats.queued
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The functions above, for tests: test files are no package, so they cannot import from here."""
+
+    request = staticmethod(request)
+    collect = staticmethod(collect)
+    wait_until = staticmethod(wait_until)
+    stats_of = staticmethod(stats_of)
+    greedy = GREEDY
+
+
+@pytest.fixture(scope="session")
+def tools() -> Tools:
+    return Tools()
+
+
+@pytest.fixture(scope="session")
+def make_runtime(model_dir: Path) -> Callable[..., EngineRuntime]:
+    """Return a factory of runtimes for the checkpoint under test."""
+
+    def make(**changes: Any) -> EngineRuntime:
+        fields: dict[str, Any] = {
+            "model_path": model_dir / "model.gguf",
+            "mmproj_path": model_dir / "mmproj.gguf",
+            "tokenizer_path": model_dir / "tokenizer.json",
+            "endpoint": "unix:/nowhere",
+            "context_tokens": CONTEXT_TOKENS,
+            "max_sequences": MAX_SEQUENCES,
+            "max_queued": 64,
+        }
+        return EngineRuntime(**fields | changes)
+
+    return make
+
+
+class EngineProcess:
+    """A child process ``python -m engine``."""
+
+    def __init__(self, runtime: EngineRuntime, folder: Path) -> None:
+        self.endpoint = runtime.endpoint
+        path = folder / "runtime.json"
+        path.write_text(runtime.model_dump_json(), encoding="utf-8")
+        self._errors = (folder / "stderr.txt").open("w+")
+        command = [sys.executable, "-m", "engine", "--runtime", str(path)]
+        self.process = subprocess.Popen(command, stderr=self._errors, stdout=subprocess.DEVNULL)
+
+    def errors(self) -> str:
+        """Return what the process wrote to standard error."""
+        self._errors.seek(0)
+        return self._errors.read()
+
+    async def wait_ready(self, client: EngineClient) -> None:
+        """Wait until the model is loaded."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not await client.ready():
+            assert self.process.poll() is None, self.errors()
+            assert time.monotonic() < deadline, self.errors()
+            await asyncio.sleep(0.02)
+
+    def stop(self) -> int:
+        """End the process and return its status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(START_TIMEOUT_S)
+        self._errors.close()
+        return status
+
+
+@pytest.fixture
+def start_process(make_runtime: Callable[..., EngineRuntime]) -> Iterator[Callable[..., EngineProcess]]:
+    """Return a factory of engine processes that are stopped after the test."""
+    with contextlib.ExitStack() as stack:
+        # Socket paths are limited to 107 bytes, which pytest's own folders may exceed.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="engine")))
+
+        def start(**changes: Any) -> EngineProcess:
+            changes.setdefault("endpoint", f"unix:{folder}/e.sock")
+            process = EngineProcess(make_runtime(**changes), folder)
+            stack.callback(process.stop)
+            return process
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def shared_core(make_runtime: Callable[..., EngineRuntime]) -> Iterator[LlamaCppCore]:
+    core = LlamaCppCore(make_runtime())
+    yield core
+    asyncio.run(core.close())
+
+
+@pytest.fixture(scope="session")
+def shared_process(make_runtime: Callable[..., EngineRuntime]) -> Iterator[EngineProcess]:
+    with tempfile.TemporaryDirectory(prefix="engine") as name:
+        process = EngineProcess(make_runtime(endpoint=f"unix:{name}/e.sock"), Path(name))
+        yield process
+        process.stop()
+
+
+@pytest.fixture(params=["core", "grpc"])
+def open_engine(request: pytest.FixtureRequest, model_dir: Path) -> OpenEngine:  # noqa: ARG001
+    """Return a way to reach an engine: the core itself, or a core in another process through the client.
+
+    ``model_dir`` is named because a fixture that is looked up by name does not multiply a test by checkpoints.
+    """
+    if request.param == "core":
+        core: LlamaCppCore = request.getfixturevalue("shared_core")
+
+        @asynccontextmanager
+        async def open_core() -> AsyncIterator[Engine]:
+            yield core
+
+        return open_core
+
+    process: EngineProcess = request.getfixturevalue("shared_process")
+
+    @asynccontextmanager
+    async def open_client() -> AsyncIterator[Engine]:
+        client = EngineClient([process.endpoint])
+        try:
+            await process.wait_ready(client)
+            yield client
+        finally:
+            await client.close()
+
+    return open_client
+
+
+@pytest.fixture
+def run(open_engine: OpenEngine) -> Callable[[Callable[[Engine], Coroutine[Any, Any, Any]]], Any]:
+    """Return a function that runs one coroutine with an engine, in an event loop of its own."""
+
+    def run_test(body: Callable[[Engine], Coroutine[Any, Any, Any]]) -> Any:
+        async def main() -> Any:
+            async with open_engine() as engine:
+                return await body(engine)
+
+        return asyncio.run(main())
+
+    return run_test

@@ -1,0 +1,172 @@
+"""The engine client's own behaviour: several endpoints, unreachable ones, errors of other servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+
+from engine.core import EngineDelta, EngineLimits, EngineRequest, EngineStats, FinishReason, Usage
+from engine.errors import EngineError, EngineUnavailableError
+from engine.server import InferenceService, create_server
+from engine.triton import client as client_module
+from engine.triton.client import EngineClient
+
+LIMITS = EngineLimits(64, 2, 2, 100, vision=False, grammar=False, logprobs=False, core="counting", model="m")
+
+
+class CountingCore:
+    """A core that gives ids until it is told to finish, and counts its sequences."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.total = 0
+        self.gate = asyncio.Event()
+
+    async def generate(self, request: EngineRequest) -> AsyncIterator[EngineDelta]:
+        self.running += 1
+        self.total += 1
+        try:
+            yield EngineDelta((1,))
+            await self.gate.wait()
+            yield EngineDelta((2,), (), FinishReason.STOP, Usage(len(request.prompt_ids), 0, 2))
+        finally:
+            self.running -= 1
+
+    async def abort(self, request_id: str) -> None: ...
+
+    async def health(self) -> bool:
+        return True
+
+    def limits(self) -> EngineLimits:
+        return LIMITS
+
+    def stats(self) -> EngineStats:
+        return EngineStats(self.running, 0, self.total, 0, 0, 0)
+
+    async def close(self) -> None: ...
+
+
+@asynccontextmanager
+async def serving(count):
+    """Serve some counting cores; yields them and their addresses."""
+    with tempfile.TemporaryDirectory(prefix="engine") as folder:
+        async with contextlib.AsyncExitStack() as stack:
+            cores, addresses = [], []
+            for index in range(count):
+                service = InferenceService()
+                service.core = CountingCore()
+                addresses.append(f"unix:{folder}/{index}")
+                server = create_server(service, addresses[-1])
+                await server.start()
+                stack.push_async_callback(server.stop, 0)
+                cores.append(service.core)
+            yield cores, addresses
+
+
+@asynccontextmanager
+async def client_of(addresses):
+    client = EngineClient(addresses)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def ask(number):
+    return EngineRequest(f"r{number}", (1, 2, 3), 4)
+
+
+def test_load_is_shared_by_outstanding_requests():
+    """New sequences go to the endpoint that has the fewest."""
+
+    async def main():
+        async with serving(2) as (cores, addresses), client_of(addresses) as client:
+            streams = [client.generate(ask(i)) for i in range(6)]
+            for stream in streams:
+                await anext(stream)
+            assert [core.running for core in cores] == [3, 3]
+            assert (await client.stats()).running == 6
+            for core in cores:
+                core.gate.set()
+            ends = [[delta async for delta in stream][-1] for stream in streams]
+            assert all(end.finish_reason is FinishReason.STOP for end in ends)
+            assert await client.ready()
+            assert await client.limits() == LIMITS
+
+    asyncio.run(main())
+
+
+def test_a_lost_endpoint_does_not_hide_the_other():
+    """With one of two engines gone the client is still ready, and limits and stats come from the other."""
+
+    async def main():
+        async with serving(1) as (_, addresses), client_of(["unix:/nowhere/e.sock", *addresses]) as client:
+            assert await client.ready()
+            assert await client.limits() == LIMITS
+            assert (await client.stats()).running == 0
+
+    asyncio.run(main())
+
+
+def test_an_unreachable_engine_is_an_error_within_the_deadline(monkeypatch):
+    """Connecting has a deadline."""
+    monkeypatch.setattr(client_module, "CONNECT_TIMEOUT_S", 0.2)
+
+    async def main():
+        async with client_of(["unix:/nowhere/e.sock"]) as client:
+            assert not await client.ready()
+            with pytest.raises(EngineUnavailableError):
+                await client.limits()
+            with pytest.raises(EngineUnavailableError):
+                await anext(client.generate(ask(0)))
+
+    asyncio.run(main())
+
+
+def test_a_server_without_the_service_is_an_engine_error():
+    """A gRPC status that is not about reachability keeps its text."""
+
+    async def main():
+        with tempfile.TemporaryDirectory(prefix="engine") as folder:
+            server = grpc.aio.server()
+            server.add_insecure_port(f"unix:{folder}/e")
+            await server.start()
+            async with client_of([f"unix:{folder}/e"]) as client:
+                with pytest.raises(EngineError) as caught:
+                    await anext(client.generate(ask(0)))
+            await server.stop(0)
+            assert not isinstance(caught.value, EngineUnavailableError)
+
+    asyncio.run(main())
+
+
+def test_another_model_name_is_refused():
+    """The server knows one model; the protocol's other names get NOT_FOUND."""
+
+    async def main():
+        async with serving(1) as (_, addresses), grpc.aio.insecure_channel(addresses[0]) as channel:
+            stub = client_module.GRPCInferenceServiceStub(channel)
+            pb = client_module.service_pb2
+            assert (await stub.ServerLive(pb.ServerLiveRequest())).live
+            assert (await stub.ServerReady(pb.ServerReadyRequest())).ready
+            assert not (await stub.ModelReady(pb.ModelReadyRequest(name="other"))).ready
+            assert (await stub.ServerMetadata(pb.ServerMetadataRequest())).name
+            metadata = await stub.ModelMetadata(pb.ModelMetadataRequest(name="gemma4"))
+            assert "input_ids" in [tensor.name for tensor in metadata.inputs]
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.ModelMetadata(pb.ModelMetadataRequest(name="other"))
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+    asyncio.run(main())
+
+
+def test_a_client_needs_an_endpoint():
+    """No endpoint at all is a programming error, told at once."""
+    with pytest.raises(ValueError, match="endpoint"):
+        EngineClient([])

@@ -1,0 +1,219 @@
+"""What every engine must do with text: ids in, deltas out. Each test runs on the core itself and through gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+
+from engine.core import FinishReason, Sampling
+
+PROMPT = 24
+
+
+@pytest.fixture
+def free_ids(run, tools, vocabulary):
+    """The ids that the model draws when nothing stops it."""
+    wanted = tools.request(vocabulary.prompt(PROMPT), 12)
+    return run(lambda engine: tools.collect(engine, wanted)).token_ids
+
+
+def test_deltas_add_up_and_only_the_last_one_ends(run, tools, vocabulary):
+    """All ids arrive, in deltas of at least one id; the last one alone carries finish reason and usage."""
+    wanted = tools.request(vocabulary.prompt(PROMPT), 40)
+    result = run(lambda engine: tools.collect(engine, wanted))
+    assert len(result.token_ids) == 40
+    assert all(delta.token_ids for delta in result.deltas)
+    assert all(delta.finish_reason is None and delta.usage is None for delta in result.deltas[:-1])
+    assert result.finish_reason is FinishReason.LENGTH
+    assert (result.usage.prompt_tokens, result.usage.completion_tokens) == (PROMPT, 40)
+
+
+def test_greedy_is_repeatable(run, tools, vocabulary, free_ids):
+    """The same greedy request gives the same ids, with or without the prefix cache."""
+    wanted = tools.request(vocabulary.prompt(PROMPT), 12, cache_salt="other")
+    assert run(lambda engine: tools.collect(engine, wanted)).token_ids == free_ids
+
+
+def test_a_stop_id_ends_the_sequence_and_is_reported(run, tools, vocabulary, free_ids):
+    """The id that stops a sequence is the last one delivered."""
+    stop = free_ids[4]
+    wanted = tools.request(vocabulary.prompt(PROMPT), 12, stop_ids=(stop,))
+    result = run(lambda engine: tools.collect(engine, wanted))
+    assert result.token_ids == free_ids[: free_ids.index(stop) + 1]
+    assert result.finish_reason is FinishReason.STOP
+
+
+def test_min_tokens_postpones_stop_ids(run, tools, vocabulary, free_ids):
+    """No stop id is drawn before min_tokens ids are there."""
+    stops = tuple(set(free_ids))
+    wanted = tools.request(vocabulary.prompt(PROMPT), 12, stop_ids=stops, min_tokens=6)
+    result = run(lambda engine: tools.collect(engine, wanted))
+    assert not set(result.token_ids[:6]) & set(stops)
+    assert len(result.token_ids) >= 6
+
+
+def test_ignored_stop_ids_are_never_drawn(run, tools, vocabulary, free_ids):
+    """With ignore_stop_ids the sequence runs to its length without any of them."""
+    stops = tuple(set(free_ids))
+    wanted = tools.request(vocabulary.prompt(PROMPT), 12, stop_ids=stops, ignore_stop_ids=True)
+    result = run(lambda engine: tools.collect(engine, wanted))
+    assert not set(result.token_ids) & set(stops)
+    assert result.finish_reason is FinishReason.LENGTH
+
+
+def test_the_context_bounds_prompt_and_completion(run, tools, vocabulary):
+    """A sequence ends with LENGTH when the context is full, whatever max_tokens says."""
+    wanted = tools.request(vocabulary.prompt(2040), 100)
+    result = run(lambda engine: tools.collect(engine, wanted))
+    assert result.finish_reason is FinishReason.LENGTH
+    assert result.usage.prompt_tokens + result.usage.completion_tokens == 2048
+
+
+def test_a_seed_repeats_and_another_differs(run, tools, vocabulary):
+    """The same seed draws the same ids; other seeds and no seed draw others."""
+
+    async def body(engine):
+        sampled = [Sampling(temperature=4.0, top_k=0, top_p=1.0, seed=seed) for seed in (7, 7, 8, None)]
+        prompt = vocabulary.prompt(PROMPT)
+        return [await tools.collect(engine, tools.request(prompt, 24, sampling=s)) for s in sampled]
+
+    first, again, other, unseeded = (result.token_ids for result in run(body))
+    assert first == again
+    assert len({tuple(first), tuple(other), tuple(unseeded)}) == 3
+
+
+@pytest.mark.parametrize(
+    "narrow", [{"top_k": 1}, {"top_k": 0, "top_p": 1e-6}, {"top_k": 0, "top_p": 1.0, "min_p": 1.0}]
+)
+def test_the_narrowest_filters_are_greedy(run, tools, vocabulary, free_ids, narrow):
+    """top_k 1, a tiny top_p and min_p 1 each leave only the most likely id."""
+    wanted = tools.request(vocabulary.prompt(PROMPT), 12, sampling=Sampling(temperature=1.0, **narrow))
+    assert run(lambda engine: tools.collect(engine, wanted)).token_ids == free_ids
+
+
+def test_logit_bias_forces_and_forbids(run, tools, vocabulary, free_ids):
+    """A large bias decides the draw; minus infinity rules an id out."""
+    forced = vocabulary.ordinary(1, seed=5)[0]
+    forbidden = free_ids[0]
+
+    async def body(engine):
+        prompt = vocabulary.prompt(PROMPT)
+        up = Sampling(temperature=0.0, logit_bias={forced: 1000.0})
+        down = Sampling(temperature=0.0, logit_bias={forbidden: -math.inf})
+        return [await tools.collect(engine, tools.request(prompt, 4, sampling=s)) for s in (up, down)]
+
+    up, down = run(body)
+    assert up.token_ids == [forced] * 4
+    assert forbidden not in down.token_ids
+
+
+def test_penalties_drive_out_repetition(run, tools, vocabulary):
+    """A huge presence, frequency or repetition penalty lets no id come twice."""
+    penalties = [{"presence_penalty": 500.0}, {"frequency_penalty": 500.0}, {"repetition_penalty": 1e6}]
+
+    async def body(engine):
+        prompt = vocabulary.prompt(PROMPT)
+        samplings = [Sampling(temperature=0.0, **penalty) for penalty in penalties]
+        return [await tools.collect(engine, tools.request(prompt, 16, sampling=s)) for s in samplings]
+
+    presence, frequency, repetition = (result.token_ids for result in run(body))
+    assert len(set(presence)) == len(presence)
+    assert len(set(frequency)) == len(frequency)
+    assert len(set(repetition)) == len(repetition)
+
+
+def test_logprobs_are_raw_and_sorted(run, tools, vocabulary):
+    """Log-probabilities come from the unchanged logits: bias, temperature and grammar do not touch them."""
+    forced = vocabulary.ordinary(1, seed=9)[0]
+
+    async def body(engine):
+        prompt = vocabulary.prompt(PROMPT)
+        plain = await tools.collect(engine, tools.request(prompt, 5, logprobs=20))
+        biased = Sampling(temperature=0.3, logit_bias={forced: 1000.0})
+        return plain, await tools.collect(engine, tools.request(prompt, 1, sampling=biased, logprobs=20))
+
+    plain, biased = run(body)
+    assert [entry.token_id for entry in plain.logprobs] == plain.token_ids
+    for entry in plain.logprobs:
+        values = [logprob for _, logprob in entry.top]
+        assert len(values) == 20
+        assert values == sorted(values, reverse=True)
+        assert entry.top[0] == (entry.token_id, pytest.approx(entry.logprob, abs=1e-5))
+        assert sum(map(math.exp, values)) <= 1.0 + 1e-5
+    assert biased.logprobs[0].token_id == forced
+    assert biased.logprobs[0].logprob < plain.logprobs[0].logprob
+    assert [i for i, _ in biased.logprobs[0].top] == [i for i, _ in plain.logprobs[0].top]
+
+
+def test_logprobs_zero_gives_the_drawn_id_only(run, tools, vocabulary):
+    """Logprobs 0 asks for no rivals; None for nothing at all."""
+
+    async def body(engine):
+        prompt = vocabulary.prompt(PROMPT)
+        return [await tools.collect(engine, tools.request(prompt, 3, logprobs=n)) for n in (0, None)]
+
+    own, none = run(body)
+    assert [(entry.token_id, entry.top) for entry in own.logprobs] == [(i, ()) for i in own.token_ids]
+    assert none.logprobs == []
+
+
+def test_thirty_two_sequences_do_not_mix(run, tools, vocabulary):
+    """Sequences that run together give what each gives alone."""
+
+    async def body(engine):
+        wanted = [
+            tools.request(vocabulary.prompt(PROMPT + i, seed=i), 24, logprobs=0, cache_salt=f"a{i}") for i in range(32)
+        ]
+        together = await asyncio.gather(*(tools.collect(engine, one) for one in wanted))
+        again = [tools.request(one.prompt_ids, 24, logprobs=0, cache_salt=f"b{one.request_id}") for one in wanted[:8]]
+        return together, [await tools.collect(engine, one) for one in again]
+
+    together, alone = run(body)
+    assert all(len(result.token_ids) == 24 for result in together)
+    for joint, single in zip(together, alone, strict=False):
+        # Batches of another shape round differently; an almost even choice may then fall the other way, once.
+        same = next((i for i, (a, b) in enumerate(zip(joint.token_ids, single.token_ids, strict=True)) if a != b), 24)
+        for a, b in zip(joint.logprobs[:same], single.logprobs[:same], strict=True):
+            assert a.logprob == pytest.approx(b.logprob, abs=0.3)
+        assert same >= 1
+    assert sum(joint.token_ids == single.token_ids for joint, single in zip(together, alone, strict=False)) >= 6
+
+
+def test_the_prefix_cache_saves_all_but_one_token(run, tools, vocabulary):
+    """The same prompt again computes one token; a longer one continues; another salt shares nothing."""
+
+    async def body(engine):
+        prompt = vocabulary.prompt(200, seed=3)
+        first = await tools.collect(engine, tools.request(prompt, 8, cache_salt="s"))
+        again = await tools.collect(engine, tools.request(prompt, 8, cache_salt="s"))
+        longer = (*prompt, *again.token_ids, *vocabulary.ordinary(5, seed=4))
+        next_turn = await tools.collect(engine, tools.request(longer, 8, cache_salt="s"))
+        stranger = await tools.collect(engine, tools.request(prompt, 8, cache_salt="t"))
+        return first, again, next_turn, stranger
+
+    first, again, next_turn, stranger = run(body)
+    assert first.usage.cached_tokens == stranger.usage.cached_tokens == 0
+    assert again.usage.cached_tokens == 199
+    assert next_turn.usage.cached_tokens == 200 + 8 - 1  # the last id drawn was never computed
+    assert first.token_ids == again.token_ids == stranger.token_ids
+
+
+def test_sequences_share_a_long_prefix_that_is_being_computed(run, tools, vocabulary):
+    """Requests that arrive together with the same long start compute it once, and give what each gives alone."""
+    shared = vocabulary.prompt(600, seed=21)
+
+    async def body(engine):
+        prompts = [(*shared, *vocabulary.ordinary(6, seed=50 + i)) for i in range(4)]
+        together = [tools.request(ids, 6, logprobs=0, cache_salt="together") for ids in prompts]
+        joint = await asyncio.gather(*(tools.collect(engine, one) for one in together))
+        alone = [tools.request(ids, 6, logprobs=0, cache_salt=f"alone{i}") for i, ids in enumerate(prompts)]
+        return joint, [await tools.collect(engine, one) for one in alone]
+
+    joint, alone = run(body)
+    assert sorted(result.usage.cached_tokens for result in joint)[1:] == [600, 600, 600]
+    for one, other in zip(joint, alone, strict=True):
+        assert other.usage.cached_tokens == 0
+        assert one.logprobs[0].logprob == pytest.approx(other.logprobs[0].logprob, abs=0.3)
+    assert sum(a.token_ids == b.token_ids for a, b in zip(joint, alone, strict=True)) >= 3

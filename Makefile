@@ -1,0 +1,102 @@
+# Everything a person does with this repository. Each target sets up what it needs; nothing else has to be run first.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON ?=
+ARGS ?=
+BIN := .venv/bin
+RUNTIME := .venv/.runtime-installed
+DEV := .venv/.dev-installed
+TRAIN := .venv-train/.installed
+PIP_INSTALL := -m pip --disable-pip-version-check --no-input install --quiet --progress-bar off
+LOCKED := --no-deps --require-hashes --only-binary :all:
+
+# Prints the first Python 3.11 to 3.13 on the path, or says that there is none. Some version managers put names on the
+# path that only print an error, so each candidate is run.
+define FIND_PYTHON
+find_python() { \
+	for name in $(PYTHON) python3 python3.13 python3.12 python3.11 python; do \
+		if "$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1; then \
+			echo "$$name"; return 0; \
+		fi; \
+	done; \
+	echo "No Python 3.11, 3.12 or 3.13 was found. Install one, or name it: make PYTHON=/path/to/python3" >&2; return 1; \
+}; \
+make_environment() { \
+	[ -x "$$1/bin/python" ] && return 0; \
+	python=$$(find_python); \
+	echo "Creating $$1 with $$($$python --version)"; \
+	"$$python" -m venv "$$1" || { rm -rf "$$1"; \
+		echo "$$python cannot make virtual environments; on Debian and Ubuntu install python3-venv." >&2; return 1; }; \
+}
+endef
+
+.PHONY: help setup serve test check fmt lock docs demo-train demo-eval clean
+
+help: ## Show this list
+	@echo "make TARGET [ARGS='...'] [PYTHON=/path/to/python3]"
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(RUNTIME) $(DEV) ## Install everything for serving and development into .venv
+
+serve: $(RUNTIME) ## Serve the model on http://127.0.0.1:8000 (port: NIM_SERVER_PORT, model: NIM_MODEL_PATH)
+	@exec $(BIN)/gemma4-nim serve $(ARGS)
+
+test: $(DEV) ## Run all tests, two at a time, in random order
+	@echo "Running the tests"
+	@$(BIN)/pytest -n 2 $(ARGS)
+
+check: $(DEV) ## Check format, lint, types, import rules and generated documents
+	@echo "1/6 format: ruff format --check"
+	@$(BIN)/ruff format --check --quiet .
+	@echo "2/6 lint: ruff check"
+	@$(BIN)/ruff check --quiet .
+	@echo "3/6 types: mypy --strict"
+	@$(BIN)/mypy
+	@echo "4/6 import rules: lint-imports"
+	@$(BIN)/lint-imports --no-logo
+	@echo "5/6 generated documents are up to date: docs/configuration.md"
+	@$(BIN)/python -m config.reference --check
+	@echo "6/6 rules of this repository: tests/house"
+	@$(BIN)/pytest -q -p no:randomly tests/house
+
+fmt: $(DEV) ## Format the code and repair what ruff can repair
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+lock: $(DEV) ## Write the lock files again (ARGS=--upgrade moves to the newest versions)
+	@$(BIN)/python $(PIP_INSTALL) uv
+	@$(BIN)/python locks/compile.py $(ARGS)
+
+docs: $(RUNTIME) ## Write the generated documents again
+	@$(BIN)/python -m config.reference
+
+demo-train: $(TRAIN) ## Train both demo checkpoints from scratch and export them (about an hour on 2 cores)
+	@.venv-train/bin/python -m demo.train $(ARGS)
+
+demo-eval: $(DEV) ## Measure every skill of the demo checkpoints through the running HTTP server
+	@$(BIN)/python -m demo.evaluate $(ARGS)
+
+clean: ## Delete virtual environments, caches and build results
+	@rm -rf .venv .venv-train build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUNTIME): locks/runtime.txt pyproject.toml
+	@$(FIND_PYTHON); make_environment .venv
+	@echo "Installing what serving needs (locks/runtime.txt)"
+	@$(BIN)/python $(PIP_INSTALL) $(LOCKED) -r locks/runtime.txt
+	@$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): locks/dev.txt $(RUNTIME)
+	@echo "Installing what tests and checks need (locks/dev.txt)"
+	@$(BIN)/python $(PIP_INSTALL) $(LOCKED) -r locks/dev.txt
+	@touch $@
+
+$(TRAIN): locks/train.txt pyproject.toml
+	@$(FIND_PYTHON); make_environment .venv-train
+	@echo "Installing what training needs (locks/train.txt)"
+	@.venv-train/bin/python $(PIP_INSTALL) -r locks/train.txt hatchling editables
+	@.venv-train/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@

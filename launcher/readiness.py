@@ -1,0 +1,56 @@
+"""Asks the API's own health routes whether it is alive and whether the model is ready, as any client would."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+from dataclasses import dataclass
+from typing import Final
+
+LIVE: Final = "/v1/health/live"
+READY: Final = "/v1/health/ready"
+REQUEST_TIMEOUT_S: Final = 2.0
+FIRST_PAUSE_S: Final = 0.03
+LONGEST_PAUSE_S: Final = 0.5
+PAUSE_GROWTH: Final = 1.3
+_ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
+
+
+@dataclass(frozen=True, slots=True)
+class HealthProbe:
+    """The health routes of one server."""
+
+    host: str
+    port: int
+
+    @property
+    def reachable_host(self) -> str:
+        """Return the address to connect to: a server that listens everywhere is asked on the loopback."""
+        return _ANY_ADDRESS.get(self.host, self.host)
+
+    @property
+    def url(self) -> str:
+        """Return the server's address for people."""
+        host = f"[{self.reachable_host}]" if ":" in self.reachable_host else self.reachable_host
+        return f"http://{host}:{self.port}"
+
+    async def is_ok(self, path: str) -> bool:
+        """Tell whether ``path`` answers 200 now."""
+        return await asyncio.to_thread(self._ask, path)
+
+    async def wait(self, path: str) -> None:
+        """Return as soon as ``path`` answers 200; the caller sets the deadline."""
+        pause = FIRST_PAUSE_S
+        while not await self.is_ok(path):
+            await asyncio.sleep(pause)
+            pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE_S)
+
+    def _ask(self, path: str) -> bool:
+        connection = http.client.HTTPConnection(self.reachable_host, self.port, timeout=REQUEST_TIMEOUT_S)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == http.client.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()

@@ -1,0 +1,78 @@
+"""The private folder of one run: the records handed to the processes, the engine's socket, and the phase file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from config.environment import child_environment
+from config.runtime import ApiRuntime, EngineRuntime
+from launcher.plan import Plan
+from launcher.process import Command
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A folder that only this user may enter; it lives as long as the launcher."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls) -> Workspace:
+        """Make a new one. The name is short because a socket's path may have 107 bytes at most."""
+        return cls(Path(tempfile.mkdtemp(prefix="g4nim-")))
+
+    @property
+    def status_path(self) -> Path:
+        """Return the file in which the launcher tells its phase."""
+        return self.folder / "status.json"
+
+    def commands(self, plan: Plan, tokenizer: Path, overrides: Mapping[str, str]) -> tuple[Command, Command]:
+        """Write both records and return the commands that start the API and the engine."""
+        endpoint = f"unix:{self.folder / 'engine.sock'}"
+        engine = EngineRuntime(
+            model_path=plan.model.weights,
+            mmproj_path=plan.model.projector,
+            tokenizer_path=tokenizer,
+            endpoint=endpoint,
+            context_tokens=plan.context_tokens,
+            max_sequences=plan.max_sequences,
+            max_queued=plan.max_queued,
+            threads=plan.threads,
+        )
+        api = ApiRuntime(
+            engine_endpoints=(endpoint,),
+            tokenizer_path=tokenizer,
+            served_names=plan.model.names,
+            created=int(plan.model.weights.stat().st_mtime),
+            status_path=self.status_path,
+        )
+        environment = child_environment(overrides)
+        return (
+            self._command("api", api.model_dump_json(indent=2), environment),
+            self._command("engine", engine.model_dump_json(indent=2), environment),
+        )
+
+    def write_phase(self, phase: str, **facts: str | float) -> None:
+        """Tell the API what is going on until the model is ready."""
+        record = {"phase": phase, "since": int(time.time()), **facts}
+        # Renamed into place: the API may read at any moment.
+        partial = self.status_path.with_suffix(".partial")
+        partial.write_text(json.dumps(record), encoding="utf-8")
+        os.replace(partial, self.status_path)  # noqa: PTH105 - Path.replace is the same call
+
+    def remove(self) -> None:
+        """Delete the folder and everything in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _command(self, package: str, record: str, environment: Mapping[str, str]) -> Command:
+        path = self.folder / f"{package}.json"
+        path.write_text(record, encoding="utf-8")
+        return Command(package, (sys.executable, "-m", package, "--runtime", str(path)), environment)

@@ -1,0 +1,236 @@
+"""``gemma4-nim`` as its user runs it: real processes, exit codes, and one clear line on standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+
+from launcher.errors import ExitCode
+from tests.fakes.gguf_files import gemma4_values, write_gguf
+from tests.fakes.processes import ServerProcess, free_port, wait_until
+
+DEMO = Path(__file__).parents[2] / "demo" / "checkpoints" / "demo-moe"
+TIMEOUT_S = 60
+
+
+def _run(*arguments: str, variables: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("NIM_")}
+    return subprocess.run(
+        [sys.executable, "-m", "launcher", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        env=kept | (variables or {}),
+        check=False,
+    )
+
+
+def _the_line(done: subprocess.CompletedProcess[str]) -> str:
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("gemma4-nim: ")
+    return lines[0]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A header that can be planned for; it cannot be loaded."""
+    return write_gguf(tmp_path / "model.gguf", "gemma4", gemma4_values())
+
+
+def test_bad_variable_ends_with_its_exit_code() -> None:
+    """A value out of range: exit code 2, the variable is named."""
+    done = _run("serve", variables={"NIM_SERVER_PORT": "abc"})
+
+    assert done.returncode == ExitCode.BAD_SETTINGS
+    assert "NIM_SERVER_PORT='abc'" in _the_line(done)
+
+
+def test_bad_option_is_checked_like_its_variable() -> None:
+    """--port has the range of NIM_SERVER_PORT."""
+    done = _run("serve", "--port", "99999")
+
+    assert done.returncode == ExitCode.BAD_SETTINGS
+    assert "NIM_SERVER_PORT='99999'" in _the_line(done)
+
+
+def test_unknown_option_ends_with_the_same_exit_code() -> None:
+    """A misspelt option is a bad setting, too."""
+    done = _run("serve", "--prot", "1")
+
+    assert done.returncode == ExitCode.BAD_SETTINGS
+    assert "--prot" in done.stderr
+
+
+def test_missing_model_ends_with_its_exit_code(tmp_path: Path) -> None:
+    """A path to nothing: exit code 3, the path is named."""
+    done = _run("serve", "--model-path", str(tmp_path / "absent.gguf"))
+
+    assert done.returncode == ExitCode.CANNOT_START
+    assert "absent.gguf does not exist" in _the_line(done)
+
+
+def test_other_model_ends_with_its_exit_code(tmp_path: Path) -> None:
+    """A Llama: exit code 3, and it is called what it is."""
+    path = write_gguf(tmp_path / "llama.gguf", "llama")
+
+    done = _run("serve", "--model-path", str(path))
+
+    assert done.returncode == ExitCode.CANNOT_START
+    assert "is not a Gemma 4: general.architecture is llama" in _the_line(done)
+
+
+def test_too_little_memory_ends_with_its_exit_code(tmp_path: Path) -> None:
+    """A model larger than any memory: exit code 3, with what it needs and what there is."""
+    path = write_gguf(tmp_path / "model.gguf", "gemma4", gemma4_values())
+    with path.open("ab") as file:
+        file.truncate(2**50)  # a hole: it takes no space on disk
+
+    done = _run("serve", "--model-path", str(path))
+
+    assert done.returncode == ExitCode.CANNOT_START
+    assert "too little memory" in _the_line(done)
+
+
+def test_taken_port_ends_with_its_exit_code(model: Path) -> None:
+    """A port in use: exit code 4, the port and the variable are named."""
+    with socket.socket() as holder:
+        holder.bind(("0.0.0.0", 0))
+        holder.listen()
+        port = str(holder.getsockname()[1])
+        done = _run("serve", "--port", port, "--model-path", str(model))
+
+    assert done.returncode == ExitCode.PORT_UNAVAILABLE
+    line = done.stderr.splitlines()[-1]
+    assert f"port {port} is taken" in line
+    assert "NIM_SERVER_PORT" in line
+
+
+def test_strict_settings_refuse_what_has_no_effect(model: Path) -> None:
+    """NIM_STRICT_CONFIG=1 turns a warning into exit code 2."""
+    variables = {"NIM_SERVER_PROT": "1", "NIM_MODEL_PATH": str(model)}
+    relaxed = _run("serve", "--dry-run", variables=variables)
+    strict = _run("serve", "--dry-run", variables=variables | {"NIM_STRICT_CONFIG": "1"})
+
+    assert relaxed.returncode == ExitCode.OK
+    assert "did you mean NIM_SERVER_PORT?" in relaxed.stderr
+    assert strict.returncode == ExitCode.BAD_SETTINGS
+
+
+def test_dry_run_prints_the_plan_as_json(model: Path) -> None:
+    """--dry-run --json is for programs: one JSON document on standard output, and nothing is started."""
+    done = _run("serve", "--dry-run", "--json", "--port", "9123", variables={"NIM_MODEL_PATH": str(model)})
+    plan = json.loads(done.stdout)
+
+    assert done.returncode == ExitCode.OK
+    assert plan["server"] == {"host": "0.0.0.0", "port": 9123}
+    assert plan["model"]["weights"] == str(model)
+    assert plan["engine"]["context_tokens"] == 8192
+    assert plan["memory_bytes"]["total"] > plan["memory_bytes"]["weights"] > 0
+
+
+def test_dry_run_prints_the_plan_for_people(model: Path) -> None:
+    """Without --json the plan is text without colour codes when nobody watches, and paths are not wrapped."""
+    done = _run("serve", "--dry-run", "--model-path", str(model))
+
+    assert str(model) in done.stdout
+    assert "Tiny" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_damaged_model_ends_with_its_exit_code(model: Path, tmp_path: Path) -> None:
+    """A file whose header is right but whose tensors are missing fails in the engine: exit code 3, no traceback."""
+    (tmp_path / "tokenizer.json").write_bytes((DEMO / "tokenizer.json").read_bytes())
+
+    done = _run("serve", "--port", str(free_port()), "--model-path", str(model))
+
+    assert done.returncode == ExitCode.CANNOT_START
+    assert "the engine could not load the model" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@dataclass
+class Served:
+    """A launcher that serves the demo model."""
+
+    server: ServerProcess
+
+    def children(self) -> dict[str, int]:
+        """Return the process ids of the API and the engine."""
+        assert self.server.process is not None
+        pid = self.server.process.pid
+        found: dict[str, int] = {}
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            arguments = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            found[arguments[2].decode()] = int(child)
+        return found
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    command = [sys.executable, "-m", "launcher", "serve"]
+    with ServerProcess(command, free_port(), tmp_path / "log", {"NIM_MODEL_PATH": str(DEMO)}) as server:
+        yield Served(server)
+
+
+def _is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_stops_everything(served: Served, number: signal.Signals) -> None:
+    """SIGTERM or Ctrl-C: exit code 0, and neither process nor run folder is left behind."""
+    children = served.children()
+    assert set(children) == {"api", "engine"}
+    arguments = Path(f"/proc/{children['engine']}/cmdline").read_bytes().split(b"\0")
+    run_folder = Path(arguments[4].decode()).parent
+    assert run_folder.stat().st_mode & 0o777 == 0o700
+    assert served.server.process is not None
+
+    served.server.process.send_signal(number)
+
+    assert served.server.process.wait(TIMEOUT_S) == ExitCode.OK
+    assert all(_is_gone(pid) for pid in children.values())
+    assert not run_folder.exists()
+    assert "Traceback" not in served.server.log()
+
+
+def test_killed_engine_is_back_within_ten_seconds(served: Served) -> None:
+    """kill -9 on the engine: ready turns 503, live stays 200, and a new engine serves soon."""
+    engine = served.children()["engine"]
+    os.kill(engine, signal.SIGKILL)
+
+    wait_until(lambda: not served.server.is_ready(), deadline_s=10, what="not ready")
+    assert requests.get(f"{served.server.base_url}/v1/health/live", timeout=5).ok
+    wait_until(served.server.is_ready, deadline_s=10, what="ready again")
+
+    assert served.children()["engine"] != engine
+
+
+def test_killed_launcher_leaves_nothing_behind(served: Served) -> None:
+    """Even kill -9 on the launcher ends the API and the engine."""
+    children = served.children()
+    assert served.server.process is not None
+    served.server.process.kill()
+
+    wait_until(lambda: all(_is_gone(pid) for pid in children.values()), deadline_s=20, what="children gone")
+
+
+def test_ready_line_shows_a_request_that_works(served: Served) -> None:
+    """What the launcher prints can be pasted: the address answers, and the model has the name shown."""
+    wait_until(lambda: "ready on" in served.server.log(), deadline_s=10, what="ready line")
+    assert f"ready on {served.server.base_url}" in served.server.log()
+    models = requests.get(f"{served.server.base_url}/v1/models", timeout=5).json()
+    name = models["data"][0]["id"]
+
+    assert f'"model": "{name}"' in served.server.log()

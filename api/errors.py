@@ -65,12 +65,6 @@ class UnknownFieldError(BadRequestError):
     code = "unknown_field"
 
 
-class UnsupportedFieldError(BadRequestError):
-    """A known field with a value that this server cannot honour."""
-
-    code = "unsupported_value"
-
-
 class ContextLengthError(BadRequestError):
     """Prompt and answer do not fit the context."""
 
@@ -119,6 +113,17 @@ class BodyTooLargeError(ApiError):
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"The request body is larger than {limit_bytes} bytes.")
+
+
+class SlowBodyError(ApiError):
+    """The client did not send its body in time."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"The request body did not arrive within {limit_s:.0f} seconds.")
 
 
 class RetryableError(ApiError):

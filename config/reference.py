@@ -73,7 +73,7 @@ def _values(field: FieldInfo) -> str:
     return kind
 
 
-def _kind(annotation: Any) -> tuple[str, list[Any]]:  # noqa: ANN401 - any type at all
+def _kind(annotation: Any) -> tuple[str, list[Any]]:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return _kind(next(argument for argument in arguments if argument is not type(None)))

@@ -56,7 +56,7 @@ class SettingsModel(BaseModel):
     )
 
 
-def _variable(name: str, default: Any, **limits: Any) -> Any:  # noqa: ANN401 - like pydantic's own Field
+def _variable(name: str, default: Any, **limits: Any) -> Any:
     return Field(default=default, alias=name, **limits)
 
 

@@ -7,6 +7,7 @@ sequence, because gRPC then cancels the handler and that closes the core's itera
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -42,12 +43,45 @@ SERVER_OPTIONS = (
 )
 
 
+RESPONSES_PER_S = 2_000
+"""About how many responses leave per second, over all sequences, once the core draws faster than that.
+
+A response costs the server, and the API that reads it, some 0.1 ms of CPU time each, however many ids it carries.
+"""
+
+
+class Beat:
+    """Lets the responses of all sequences leave together, the less often the more sequences run.
+
+    One sequence alone never waits; 64 wait for a beat every 32 ms, and ids that are drawn meanwhile travel together.
+    """
+
+    def __init__(self) -> None:
+        self.running = 0
+        """Sequences that take part; each counts itself."""
+        self._next: asyncio.Event | None = None
+
+    async def wait(self) -> None:
+        """Return at the next beat."""
+        if self.running < 2:  # noqa: PLR2004 - nobody to share with
+            return
+        if self._next is None:
+            self._next = asyncio.Event()
+            asyncio.get_running_loop().call_later(self.running / RESPONSES_PER_S, self._strike, self._next)
+        await self._next.wait()
+
+    def _strike(self, event: asyncio.Event) -> None:
+        self._next = None
+        event.set()
+
+
 class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc] # generated without types
     """The service's methods; their names and messages are the protocol's."""
 
     def __init__(self) -> None:
         self.core: EngineCore | None = None
         """Set once the core has loaded."""
+        self._beat = Beat()
 
     async def ServerLive(
         self, _request: service_pb2.ServerLiveRequest, _context: grpc.aio.ServicerContext
@@ -112,6 +146,7 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc] # ge
     ) -> AsyncIterator[service_pb2.ModelStreamInferResponse]:
         """Run the sequences of a stream one after the other; each response carries all ids that are ready."""
         async for message in requests:
+            self._beat.running += 1
             try:
                 if self.core is None or message.model_name != MODEL_NAME:
                     problem = "the engine is loading its model" if self.core is None else "unknown model"
@@ -119,8 +154,12 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc] # ge
                 async with aclosing(self.core.generate(decode_request(message))) as deltas:  # type: ignore[type-var]
                     async for delta in deltas:
                         yield encode_delta(message.id, delta)
+                        # The first ids have left at once; what is drawn from here on waits for the others.
+                        await self._beat.wait()
             except EngineError as error:
                 yield service_pb2.ModelStreamInferResponse(error_message=encode_error(error))
+            finally:
+                self._beat.running -= 1
 
     async def _is_ready(self) -> bool:
         return self.core is not None and await self.core.health()

@@ -11,7 +11,7 @@ LIVE: Final = "/v1/health/live"
 READY: Final = "/v1/health/ready"
 REQUEST_TIMEOUT_S: Final = 2.0
 FIRST_PAUSE_S: Final = 0.03
-LONGEST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 0.2
 PAUSE_GROWTH: Final = 1.3
 _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
 

@@ -73,7 +73,7 @@ class Reporter:
         remedy = f" ({error.remedy})" if error.remedy else ""
         self._errors.print(f"[red]gemma4-nim:[/red] {escape(error.message + remedy)}")
 
-    def _line(self, level: str, event: str, **facts: Any) -> None:  # noqa: ANN401 - JSON values
+    def _line(self, level: str, event: str, **facts: Any) -> None:
         stream = sys.stdout if level == "INFO" else sys.stderr
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         stream.write(json.dumps({"time": stamp, "level": level, "logger": "launcher", "event": event, **facts}) + "\n")

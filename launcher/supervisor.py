@@ -49,6 +49,7 @@ class Supervisor:
         self._on_ready = on_ready
         self._children: dict[str, Child] = {}
         self._was_ready = False
+        self._kills_while_loading = 0
         self._stop = asyncio.Event()
 
     async def run(self, api: Command, engine: Command) -> None:
@@ -133,7 +134,10 @@ class Supervisor:
         if self._was_ready:
             return
         if status == -signal.SIGKILL:
-            message = "the engine was killed while it loaded the model, most likely because memory ran out"
+            self._kills_while_loading += 1
+        # One kill may have been somebody's hand; the kernel's comes again.
+        if self._kills_while_loading > 1:
+            message = "the engine was killed twice while it loaded the model, most likely because memory ran out"
             raise LaunchError(ExitCode.OUT_OF_MEMORY, message, "lower NIM_MAX_MODEL_LEN or NIM_MAX_NUM_SEQS")
         if status >= 0:
             message = "the engine could not load the model; its own message stands above"

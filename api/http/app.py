@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from api.chat.service import ChatService
 from api.gemma4.tokenizer import Gemma4Tokenizer
-from api.http import chat, docs_page, health, models
+from api.http import capabilities, chat, docs_page, health, models
 from api.http.errors import install_error_handlers
 from api.http.middleware import RequestScope
 from api.http.options import ApiOptions
@@ -57,7 +57,7 @@ def create_app(runtime: ApiRuntime, options: ApiOptions) -> FastAPI:
         redoc_url=None,
         description="OpenAI-style API for Gemma 4.",
     )
-    for module in (chat, models, health, docs_page):
+    for module in (chat, models, capabilities, health, docs_page):
         app.include_router(module.router)
     install_error_handlers(app)
     app.add_middleware(RequestScope)

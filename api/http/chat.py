@@ -57,7 +57,9 @@ async def create_chat_completion(request: Request) -> Response:
     """Answer a conversation, whole or as server-sent events."""
     state = state_of(request)
     state.check_accepting()
-    body = await read_json_object(request, max_bytes=state.options.max_body_bytes)
+    body = await read_json_object(
+        request, max_bytes=state.options.max_body_bytes, timeout_s=state.options.body_timeout_s
+    )
     call = parse_chat_request(body, served_names=state.served_names, lenient=state.options.lenient_requests)
     if call.request.model not in state.served_names:
         raise ModelNotFoundError(call.request.model)

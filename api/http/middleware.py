@@ -14,6 +14,7 @@ from typing import Final
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.http.body import ClientGoneError
 from api.http.errors import describe
 
 _log = logging.getLogger("api.access")
@@ -49,6 +50,8 @@ class RequestScope:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except ClientGoneError:
+            _log.debug("request %s: the client left while sending", request_id)
         except Exception as error:  # noqa: BLE001 - the request boundary: logged by describe, answered, never re-raised
             failure = describe(error, request_id)
             if not status:

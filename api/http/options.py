@@ -16,5 +16,6 @@ class ApiOptions:
     image_tokens: int = 280
     lenient_requests: bool = False
     max_body_bytes: int = 64 * 1024 * 1024
+    body_timeout_s: float = 120.0
     decoder_threads: int = 2
     shutdown_grace_s: float = 30.0

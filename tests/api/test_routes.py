@@ -158,3 +158,18 @@ def test_lenient_server_lists_what_it_ignored(server: ScriptedServer, tmp_path: 
         plain = requests.post(url, json={"messages": [{"role": "user", "content": "x"}]}, timeout=30)
         assert "x-nim-ignored-fields" not in plain.headers
         assert requests.post(url, json={**body, "n": 0}, timeout=30).json()["error"]["param"] == "n"
+
+
+def test_capabilities_tell_what_is_taken(server: ScriptedServer) -> None:
+    """Every listed field is one that requests may hold, and limits are the real ones."""
+    body = requests.get(f"{server.base_url}/v1/capabilities", timeout=10).json()
+    chat = body["chat_completions"]
+    assert {"messages", "tools", "stop", "thinking_token_budget", "nvext"} <= set(chat["fields"])
+    assert not set(chat["fields"]) & set(chat["unsupported_fields"])
+    assert chat["unknown_fields"] == "refused"
+    assert body["engine"]["context_tokens"] == 4096
+    assert body["images"]["max_per_prompt"] == 5
+    for field in chat["unsupported_fields"]:
+        response = server.post({"messages": [{"role": "user", "content": "x"}], field: {}})
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == field

@@ -21,7 +21,9 @@ except ZeroDivisionError:
 
 
 def _lines(*, jsonl: bool) -> list[str]:
-    done = subprocess.run([sys.executable, "-c", PROGRAM.format(jsonl=jsonl)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(jsonl=jsonl)], capture_output=True, text=True, check=True
+    )
     assert done.stdout == ""
     return done.stderr.splitlines()
 

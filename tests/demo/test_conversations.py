@@ -84,7 +84,9 @@ def test_every_skill_has_cases_with_judges_that_can_fail() -> None:
     assert not any(case.judge(empty) for case in cases)
 
 
-@pytest.mark.parametrize(("size", "fitted"), [((640, 480), (912, 672)), ((256, 256), (768, 768)), ((1000, 100), (2496, 240))])
+@pytest.mark.parametrize(
+    ("size", "fitted"), [((640, 480), (912, 672)), ((256, 256), (768, 768)), ((1000, 100), (2496, 240))]
+)
 def test_pictures_are_fitted_as_the_server_fits_them(size: tuple[int, int], fitted: tuple[int, int]) -> None:
     """Training resizes to the sizes of the default budget: 266, 256 and 260 soft tokens."""
     image = fit(draw(Picture("red", "circle", 1), size), 280)

@@ -1,7 +1,7 @@
 """A stand-in for the API and for the engine: ``python health_server.py ROLE FOLDER [BEHAVIOUR]``.
 
-The API answers the health routes on the port in ``FOLDER/port``; it is ready while ``FOLDER/engine.pid`` names a running
-process. The engine only writes that file. A behaviour makes a process fail in one chosen way.
+The API answers the health routes on the port in ``FOLDER/port``; it is ready while ``FOLDER/engine.pid`` names a
+running process. The engine only writes that file. A behaviour makes a process fail in one chosen way.
 """
 
 from __future__ import annotations

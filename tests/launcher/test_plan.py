@@ -147,7 +147,7 @@ machine_strategy = st.builds(Machine, st.integers(1, 128), st.integers(0, 512 * 
 
 @given(settings_strategy, machine_strategy)
 def test_every_plan_fits_the_machine_and_the_wishes(settings: Settings, machine: Machine) -> None:
-    """A plan never exceeds memory or the model, keeps what the user fixed, and a refusal always says why and what helps."""
+    """A plan never exceeds memory or the model and keeps what the user fixed; a refusal says why and what helps."""
     plan = make_plan(settings, machine, MOE)
 
     if isinstance(plan, Refusal):

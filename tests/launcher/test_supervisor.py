@@ -47,9 +47,7 @@ class Stage:
         """Run the supervisor; ``during`` runs beside it and ends by sending a signal."""
         workspace = Workspace(self.folder)
         limits = limits or Limits(start_timeout_s=20, grace_s=5, max_restarts=3)
-        supervisor = Supervisor(
-            workspace, HealthProbe("127.0.0.1", self.port), limits, lambda: self.ready.append(True)
-        )
+        supervisor = Supervisor(workspace, HealthProbe("127.0.0.1", self.port), limits, lambda: self.ready.append(True))
 
         async def both() -> None:
             beside = asyncio.create_task(during(self)) if during else None
@@ -143,7 +141,7 @@ def test_engine_that_cannot_load_is_not_tried_again(stage: Stage) -> None:
 
 
 def test_engine_killed_while_loading_means_out_of_memory(stage: Stage) -> None:
-    """SIGKILL from outside during the load is what the kernel does when memory runs out."""
+    """SIGKILL from outside during the load, twice, is what the kernel does when memory runs out."""
     with pytest.raises(LaunchError) as caught:
         stage.run(engine="killed")
 

@@ -1,0 +1,55 @@
+"""``/v1/capabilities``: what this server takes, so that a client need not find out by trying."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from api.dialects.openai_chat import UNSUPPORTED, ChatCompletionRequest
+from api.dialects.openai_sampling import MAX_STOPS, MAX_TOP_LOGPROBS
+from api.http.server_state import state_of
+from api.media.size import BUDGETS
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/v1/capabilities")
+async def capabilities(request: Request) -> dict[str, Any]:
+    """List fields, limits and features.
+
+    Raises:
+        engine.errors.EngineUnavailableError: while the engine cannot tell its limits.
+    """
+    state = state_of(request)
+    limits = await state.engine.limits()
+    options = state.options
+    return {
+        "object": "capabilities",
+        "models": list(state.served_names),
+        "engine": {
+            "core": limits.core,
+            "context_tokens": limits.context_tokens,
+            "max_sequences": limits.max_sequences,
+            "max_queued": limits.max_queued,
+            "vision": limits.vision,
+            "grammar": limits.grammar,
+            "logprobs": limits.logprobs,
+        },
+        "chat_completions": {
+            "fields": sorted(field.alias or name for name, field in ChatCompletionRequest.model_fields.items()),
+            "unsupported_fields": dict(UNSUPPORTED),
+            "unknown_fields": "ignored" if options.lenient_requests else "refused",
+            "max_stop": MAX_STOPS,
+            "max_top_logprobs": MAX_TOP_LOGPROBS,
+        },
+        "images": {
+            "formats": ["jpeg", "png", "gif", "webp", "bmp"],
+            "sources": ["data_url", "base64"],
+            "max_per_prompt": options.max_images if limits.vision else 0,
+            "max_bytes": options.max_image_bytes,
+            "token_budgets": list(BUDGETS),
+            "default_tokens": options.image_tokens,
+        },
+        "max_request_bytes": options.max_body_bytes,
+    }

@@ -32,7 +32,7 @@ make_environment() { \
 }
 endef
 
-.PHONY: help setup serve test check fmt lock docs demo-train demo-eval clean
+.PHONY: help setup serve test check fmt lock docs bench demo-train demo-eval clean
 
 help: ## Show this list
 	@echo "make TARGET [ARGS='...'] [PYTHON=/path/to/python3]"
@@ -72,8 +72,14 @@ lock: $(DEV) ## Write the lock files again (ARGS=--upgrade moves to the newest v
 docs: $(RUNTIME) ## Write the generated documents again
 	@$(BIN)/python -m config.reference
 
+bench: $(DEV) ## Measure rendering, parsing, streaming, and what is enforced, against peers (about a quarter of an hour)
+	@$(BIN)/python -m benchmarks.rendering
+	@$(BIN)/python -m benchmarks.streaming
+	@$(BIN)/python -m benchmarks.enforcement
+
 demo-train: $(TRAIN) ## Train both demo checkpoints from scratch and export them (about an hour on 2 cores)
 	@.venv-train/bin/python -m demo.train $(ARGS)
+	@.venv-train/bin/python -m demo.export
 
 demo-eval: $(DEV) ## Measure every skill of the demo checkpoints through the running HTTP server
 	@$(BIN)/python -m demo.evaluate $(ARGS)
@@ -85,7 +91,7 @@ clean: ## Delete virtual environments, caches and build results
 $(RUNTIME): locks/runtime.txt pyproject.toml
 	@$(FIND_PYTHON); make_environment .venv
 	@echo "Installing what serving needs (locks/runtime.txt)"
-	@$(BIN)/python $(PIP_INSTALL) $(LOCKED) -r locks/runtime.txt
+	@$(BIN)/python $(PIP_INSTALL) $(LOCKED) --no-compile -r locks/runtime.txt
 	@$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 

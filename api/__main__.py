@@ -85,6 +85,7 @@ def _options(settings: Settings) -> ApiOptions:
         max_image_bytes=settings.media.max_image_bytes,
         image_tokens=settings.media.image_tokens,
         lenient_requests=settings.server.lenient_requests,
+        diagnostics=settings.server.enable_diagnostics,
         max_body_bytes=settings.server.max_request_bytes,
         shutdown_grace_s=settings.launch.shutdown_grace_s,
     )

@@ -71,6 +71,8 @@ class ServerSettings(SettingsModel):
     """Largest request body; a larger one gets status 413."""
     lenient_requests: bool = _variable("NIM_LENIENT_REQUESTS", default=False)
     """Ignore unsupported request fields and name them in a response header, instead of answering 400."""
+    enable_diagnostics: bool = _variable("NIM_ENABLE_DIAGNOSTICS", default=False)
+    """Serve the routes that show the prompt of a request and the message that raw output becomes."""
 
 
 class LogSettings(SettingsModel):

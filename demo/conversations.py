@@ -216,6 +216,31 @@ def build_two_pictures(rng: random.Random, *, held_out: bool = False) -> Convers
     return conversation
 
 
+def build_choice(rng: random.Random, *, held_out: bool = False) -> Conversation:
+    """Four tools, most of them made up, and one request after the other: the right one has to be found by its words."""
+    conversation = Conversation("choice")
+    conversation.tools = make_tools(rng, 4, made_up=0.75)
+    for _ in range(3):
+        add_tool_exchange(rng, conversation, held_out=held_out, pair=rng.random() < 0.4)
+    return conversation
+
+
+def build_which(rng: random.Random, *, held_out: bool = False) -> Conversation:
+    """Two pictures that differ in shape and colour, and four questions which one shows what."""
+    del held_out
+    conversation = Conversation("which")
+    _start(rng, conversation)
+    first, second = make_picture(rng), make_picture(rng)
+    while second.shape == first.shape or second.color == first.color:
+        second = make_picture(rng)
+    conversation.pictures += [first, second]
+    for turn in range(4):
+        answer = ask_pair(rng, first, second, kinds=2)
+        content: Any = _with_pictures(rng, answer.question, [0, 1]) if turn == 0 else answer.question
+        conversation.messages += [{"role": "user", "content": content}, _assistant(answer, answer.full, thinking=False)]
+    return conversation
+
+
 BUILDERS: Final[dict[str, Callable[..., Conversation]]] = {
     "chat": build_chat,
     "form": build_form,
@@ -223,6 +248,8 @@ BUILDERS: Final[dict[str, Callable[..., Conversation]]] = {
     "extract": build_extract,
     "continue": build_continue,
     "tool": build_tool,
+    "choice": build_choice,
     "picture": build_picture,
     "two_pictures": build_two_pictures,
+    "which": build_which,
 }

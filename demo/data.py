@@ -36,7 +36,7 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._image_ids = [tokenizer.token_to_id(name) for name in ("<|image>", "<|image|>", "<image|>")]
+        self._image_ids = [_token_id(tokenizer, name) for name in ("<|image>", "<|image|>", "<image|>")]
         self._text_ids = lru_cache(maxsize=50_000)(self._encode)
 
     def _encode(self, text: str) -> list[int]:
@@ -61,7 +61,7 @@ class Encoder:
                 new = [begin, *[soft] * len(pictures[-1]), end]
                 blocks += [0, *[block] * len(pictures[-1]), 0]
             else:
-                new = [self._tokenizer.token_to_id(piece.special)] if piece.special else self._text_ids(piece.text)
+                new = [_token_id(self._tokenizer, piece.special)] if piece.special else self._text_ids(piece.text)
                 blocks += [0] * len(new)
             ids += new
             learnt += [piece.learnt] * len(new)
@@ -206,3 +206,11 @@ class Stream:
                 best = 0
             rows[best].append(sample)
             room[best] -= size
+
+
+def _token_id(tokenizer: Tokenizer, name: str) -> int:
+    token_id = tokenizer.token_to_id(name)
+    if token_id is None:
+        msg = f"the tokenizer has no token {name}"
+        raise ValueError(msg)
+    return token_id

@@ -12,7 +12,14 @@ from typing import Any, Final
 
 from PIL import Image, ImageDraw
 
-from demo.conversations import Conversation, add_tool_exchange, build_continue, build_form, build_picture, build_two_pictures
+from demo.conversations import (
+    Conversation,
+    add_tool_exchange,
+    build_continue,
+    build_form,
+    build_picture,
+    build_two_pictures,
+)
 from demo.pictures import draw
 from demo.questions import Answer, ask_capital, ask_fact, ask_name, ask_sum
 from demo.tools import make_tools

@@ -35,11 +35,11 @@ def ask_picture(rng: random.Random, picture: Picture) -> Answer:
     return Answer(question, f"I see {label}.", label, f"I see {label}.")
 
 
-def ask_pair(rng: random.Random, first: Picture, second: Picture) -> Answer:
-    """Ask which of two pictures is which, or about one or both of them."""
+def ask_pair(rng: random.Random, first: Picture, second: Picture, kinds: int = 5) -> Answer:
+    """Ask which of two pictures is which, or about one or both of them; ``kinds`` 2 asks only which is which."""
     which, picture = rng.choice((("first", first), ("second", second)))
     thought = f"First: {first.label}. Second: {second.label}."
-    kind = rng.randrange(5)
+    kind = rng.randrange(kinds)
     word = rng.choice(("picture", "picture", "image", "one"))
     if kind == 0 and first.shape != second.shape:
         question = rng.choice((

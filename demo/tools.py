@@ -58,10 +58,10 @@ def make_tool(rng: random.Random, family: Family) -> Tool:
     return Tool(family, name, keys, {"type": "function", "function": function})
 
 
-def make_tools(rng: random.Random, count: int) -> list[Tool]:
-    """Declare ``count`` different tools; about a third are made up for the occasion."""
+def make_tools(rng: random.Random, count: int, made_up: float = 0.35) -> list[Tool]:
+    """Declare ``count`` different tools; a share of them is made up for the occasion."""
     families = list(rng.sample(FAMILIES, min(count, len(FAMILIES))))
-    families = [make_family(rng) if rng.random() < 0.35 else family for family in families]
+    families = [make_family(rng) if rng.random() < made_up else family for family in families]
     tools: list[Tool] = []
     for family in families:
         tool = make_tool(rng, family)

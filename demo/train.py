@@ -45,8 +45,9 @@ class Cycle:
     until: int
     """Steps that are really run: a cycle may hand over to the next before its rate has fallen."""
     shares: Mapping[str, float]
+    picture_shares: Mapping[str, float]
     picture_from: float
-    """Share of the steps after which every second step also learns from pictures."""
+    """Share of the steps after which every ``picture_every``-th step also learns from pictures."""
     matrix_rate: float
     other_rate: float
     hold: float
@@ -55,16 +56,23 @@ class Cycle:
     text_length: int = 384
     picture_rows: int = 4
     picture_length: int = 640
+    picture_every: int = 2
 
 
 _MIXED: Final = {"chat": 0.34, "form": 0.14, "extract": 0.05, "continue": 0.08, "tool": 0.39}
 # What is learnt last and forgotten first: sums without intermediate steps, and copying out of long prompts.
 _POLISH: Final = {"chat": 0.2, "form": 0.13, "sums": 0.17, "extract": 0.03, "continue": 0.09, "tool": 0.38}
+_PICTURES: Final = {"picture": 0.4, "two_pictures": 0.6}
 RECIPES: Final = {
-    "demo-moe": (Cycle(3600, 2500, _MIXED, 0.35, 0.006, 0.003, 0.3), Cycle(2000, 2000, _POLISH, 0.0, 0.004, 0.002, 0.15)),
-    "demo-dense": (Cycle(2800, 1500, _MIXED, 0.35, 0.006, 0.003, 0.3), Cycle(1800, 1800, _POLISH, 0.0, 0.004, 0.002, 0.15)),
+    "demo-moe": (
+        Cycle(3600, 2500, _MIXED, _PICTURES, 0.35, 0.006, 0.003, 0.3),
+        Cycle(2000, 2000, _POLISH, _PICTURES, 0.0, 0.004, 0.002, 0.15),
+    ),
+    "demo-dense": (
+        Cycle(2800, 1500, _MIXED, _PICTURES, 0.35, 0.006, 0.003, 0.3),
+        Cycle(1800, 1800, _POLISH, _PICTURES, 0.0, 0.004, 0.002, 0.15),
+    ),
 }
-PICTURE_SHARES: Final = {"picture": 0.4, "two_pictures": 0.6}
 
 
 def _optimizers(model: DemoModel, cycle: Cycle) -> list[torch.optim.Optimizer]:
@@ -145,7 +153,7 @@ class Trainer:
             if len(streams) == 1 and step >= cycle.picture_from * cycle.steps:
                 streams.append(self._pictures(cycle, seed + 1))
             _set_rates(optimizers, _rate(step, cycle))
-            losses += self._step(optimizers, [next(stream) for stream in (streams if step % 2 == 0 else streams[:1])])
+            losses += self._step(optimizers, [next(stream) for stream in (streams if step % cycle.picture_every == 0 else streams[:1])])
             done = step + 1
             if done % 50 == 0:
                 self._log(done, cycle, losses[-75:], time.monotonic() - began)
@@ -156,7 +164,7 @@ class Trainer:
     def _pictures(self, cycle: Cycle, seed: int) -> Iterator[Batch]:
         if self.pool is None:
             self.pool = self.load_vision()
-        return iter(Stream(self.encoder, PICTURE_SHARES, cycle.picture_rows, cycle.picture_length, seed, self.pool))
+        return iter(Stream(self.encoder, cycle.picture_shares, cycle.picture_rows, cycle.picture_length, seed, self.pool))
 
     def _log(self, done: int, cycle: Cycle, losses: list[float], spent_s: float) -> None:
         left_s = spent_s / done * (cycle.until - done)
@@ -192,7 +200,7 @@ def score(model: DemoModel, encoder: Encoder, pool: PicturePool | None, count: i
     device = next(model.parameters()).device
     result = {}
     for skill, build in BUILDERS.items():
-        if pool is None and skill in PICTURE_SHARES:
+        if pool is None and skill in ("picture", "two_pictures", "which"):
             continue
         rng = random.Random(7)
         right = 0

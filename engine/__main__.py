@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from config.environment import load_settings
+from config.errors import ConfigError
+from config.logs import configure_logging
 from config.runtime import EngineRuntime
 from engine.errors import EngineError, EngineLoadError
 from engine.server import InferenceService, create_server
@@ -44,11 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m engine", description="Serve one engine over KServe v2 gRPC.")
     parser.add_argument("--runtime", type=Path, required=True, help="JSON file with the engine's settings")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
+        configure_logging(load_settings().settings.log, "engine")
         runtime = EngineRuntime.model_validate_json(options.runtime.read_bytes())
     except (OSError, ValidationError) as error:
         sys.stderr.write(f"engine: {options.runtime} cannot be used: {error}\n")
+        return EXIT_USAGE
+    except ConfigError as error:
+        sys.stderr.write(f"engine: {'; '.join(error.problems)}\n")
         return EXIT_USAGE
     _die_with_parent()
     try:

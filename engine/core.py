@@ -105,9 +105,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class EngineDelta:
-    """What is new since the previous delta of the same sequence. Only the last one has ``finish_reason`` and ``usage``.
+    """What is new since the previous delta of the same sequence. Only the last one has ``finish_reason``.
 
-    ``logprobs`` is empty, or as long as ``token_ids``.
+    The last one also has the final ``usage``; the first with ids has one as of its first id, so that a consumer that
+    ends the sequence itself knows what the prefix cache held. ``logprobs`` is empty, or as long as ``token_ids``.
     """
 
     token_ids: tuple[int, ...]

@@ -62,7 +62,8 @@ OUTPUTS: dict[str, tuple[str, tuple[int, ...]]] = {
     "finish_reason": ("BYTES", (1,)),
     "usage": ("INT32", (3,)),
 }
-"""Output tensors. ``finish_reason`` and ``usage`` (prompt, cached, completion tokens) come with the last delta only."""
+"""Output tensors. ``finish_reason`` comes with the last delta only, ``usage`` (prompt, cached and completion tokens)
+with the first and the last."""
 
 SAMPLING_FIELDS = (
     "temperature",

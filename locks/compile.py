@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "locks"
 MARK = "# made from: "
-MACHINE_SPECIFIC = ("cuda-", "nvidia-", "triton")
+MACHINE_SPECIFIC = ("cuda-", "nvidia-", "triton==")
 """Packages that only some builds of torch want; pip adds them where torch asks for them."""
 
 

@@ -26,7 +26,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """Token counts of one answer. ``cached_tokens`` is None when the engine was stopped before it could tell."""
+    """Token counts of one answer. ``cached_tokens`` is None when no token came before its end."""
 
     prompt_tokens: int
     completion_tokens: int

@@ -108,6 +108,8 @@ class Choice:
     def _read(self, delta: EngineDelta) -> Step:
         """Turn one delta into a step; set ``finish_reason`` with the last one."""
         self.completion_tokens += len(delta.token_ids)
+        if delta.usage is not None:
+            self.cached_tokens = delta.usage.cached_tokens
         delta = self._without_silent_stop(delta) if self._silent_stop_ids else delta
         logged: list[LoggedToken] = []
         events = self._feed_singly(delta, logged) if self._one_by_one else self._parser.feed(delta.token_ids)
@@ -133,12 +135,11 @@ class Choice:
         """Finish the parser and settle reason and counts."""
         is_cut = self._parser.stopped or delta.finish_reason is FinishReason.LENGTH
         events = self._parser.finish(cut=is_cut)
+        if delta.usage is not None and delta.finish_reason is not None:
+            self.completion_tokens = delta.usage.completion_tokens
         if not self._parser.stopped:
             logged += self._pending
         self._note_calls(events)
-        if delta.usage is not None:
-            self.cached_tokens = delta.usage.cached_tokens
-            self.completion_tokens = delta.usage.completion_tokens
         if self._parser.stopped:
             self.finish_reason = "stop"
         elif delta.finish_reason is FinishReason.LENGTH:
@@ -162,13 +163,13 @@ class Choice:
             if not delta.logprobs:
                 continue
             # Text may be held back until it is clear what it is: so are its probabilities, and a call drops them.
-            if any(type(event) is CallStart for event in new):
-                self._pending.clear()
-            elif self._parser.section == "content" and token_id not in self._tokenizer.special_ids:
+            if self._parser.section == "content" and token_id not in self._tokenizer.special_ids:
                 self._pending.append(self._log(delta.logprobs[position]))
-            if any(type(event) is ContentDelta for event in new):
-                logged += self._pending
-                self._pending.clear()
+            for event in new:
+                if type(event) is ContentDelta:
+                    logged += self._pending
+                if type(event) in {ContentDelta, CallStart}:
+                    self._pending.clear()
         return events
 
     def _log(self, entry: TokenLogprob) -> LoggedToken:

@@ -90,8 +90,8 @@ class ChatService:
 
     def __init__(self, engine: Engine, tokenizer: Gemma4Tokenizer, media: MediaResolver) -> None:
         self._engine = engine
-        self._tokenizer = tokenizer
         self._media = media
+        self.tokenizer = tokenizer
 
     async def prepare(self, request: ChatRequest, answer_id: str) -> Conversation:
         """Check and render a request; nothing is generated before the conversation is read.
@@ -104,17 +104,27 @@ class ChatService:
         check_roles(request)
         limits = await self._engine.limits()
         request = await self._media.resolve(request, vision=limits.vision)
-        prompt = render(request, self._tokenizer)
-        plan = make_plan(request, prompt, self._tokenizer, context_tokens=limits.context_tokens)
+        prompt = render(request, self.tokenizer)
+        plan = make_plan(request, prompt, self.tokenizer, context_tokens=limits.context_tokens)
         choices = [self._choice(request, prompt, plan, f"{answer_id}-{index}", index) for index in range(request.n)]
         return Conversation(self._engine, prompt, choices)
+
+    async def render(self, request: ChatRequest) -> Prompt:
+        """Check and render a request as ``prepare`` does, without an engine: pictures are taken whatever the model has.
+
+        Raises:
+            api.errors.ApiError: a picture that cannot be used.
+            api.chat.errors.ChatError: any other fault of the messages or tools.
+        """
+        check_roles(request)
+        return render(await self._media.resolve(request, vision=True), self.tokenizer)
 
     def _choice(
         self, request: ChatRequest, prompt: Prompt, plan: GenerationPlan, request_id: str, index: int
     ) -> Choice:
         """Return one of the ``n`` choices, with a parser of its own."""
         parser = Parser(
-            self._tokenizer,
+            self.tokenizer,
             prompt.state,
             tools=request.tools,
             new_call_id=new_call_id,
@@ -125,7 +135,7 @@ class ChatService:
         return Choice(
             plan.engine_request(prompt, request_id, index),
             parser,
-            self._tokenizer,
+            self.tokenizer,
             silent_stop_ids=frozenset(plan.extra_stop_ids),
             one_by_one=bool(plan.stop) or plan.logprobs is not None,
             thoughts=request.thinking.include,

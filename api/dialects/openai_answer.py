@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from api.chat.answers import ChoiceResult, LoggedToken, Step, TokenUsage
+from api.gemma4.answer import Answer
 from api.gemma4.events import CallDelta, CallStart, ContentDelta, Event, ReasoningDelta
 
 _JsonObject = dict[str, Any]
@@ -119,7 +120,13 @@ def completion(head: AnswerHead, results: Sequence[ChoiceResult], usage: TokenUs
 
 
 def _choice(index: int, result: ChoiceResult) -> _JsonObject:
-    answer = result.answer
+    logprobs = None if result.logprobs is None else _logprobs(result.logprobs)
+    message = message_of(result.answer)
+    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": result.finish_reason}
+
+
+def message_of(answer: Answer) -> dict[str, Any]:
+    """Return the assistant's message for an answer."""
     message: _JsonObject = {
         "role": "assistant",
         "content": answer.content if answer.content or not answer.calls else None,
@@ -132,8 +139,12 @@ def _choice(index: int, result: ChoiceResult) -> _JsonObject:
             {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
             for call in answer.calls
         ]
-    logprobs = None if result.logprobs is None else _logprobs(result.logprobs)
-    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": result.finish_reason}
+    return message
+
+
+def deltas_of(events: Sequence[Event]) -> list[orjson.Fragment]:
+    """Return the delta of every event that has one, as JSON."""
+    return [orjson.Fragment(_delta(event)) for event in events if _is_shown(event)]
 
 
 def _is_shown(event: Event) -> bool:

@@ -50,6 +50,8 @@ class EventSink:
     def begin_thought(self) -> None:
         """Go over to a thought. Joined to an earlier one, it begins with the newline that that one ended with."""
         self._release_blank()
+        if not self.thinking:
+            self._texts.append(self._stop.flush())
         self._switch(thinking=True)
         if self._lost_newline:
             self._lost_newline = False
@@ -68,6 +70,7 @@ class EventSink:
     def begin_call(self, index: int, call_id: str, name: str) -> None:
         """Start a call; white space before it is dropped."""
         self._blank.clear()
+        self._texts.append(self._stop.flush())
         self._flush()
         self._index = index
         self._events.append(CallStart(index, call_id, name))

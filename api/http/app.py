@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from api.chat.service import ChatService
 from api.gemma4.tokenizer import Gemma4Tokenizer
-from api.http import capabilities, chat, docs_page, health, models
+from api.http import capabilities, chat, diagnostics, docs_page, health, models
 from api.http.errors import install_error_handlers
 from api.http.middleware import RequestScope
 from api.http.options import ApiOptions
@@ -59,6 +59,8 @@ def create_app(runtime: ApiRuntime, options: ApiOptions) -> FastAPI:
     )
     for module in (chat, models, capabilities, health, docs_page):
         app.include_router(module.router)
+    if options.diagnostics:
+        app.include_router(diagnostics.router)
     install_error_handlers(app)
     app.add_middleware(RequestScope)
     return app

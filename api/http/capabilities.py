@@ -52,4 +52,5 @@ async def capabilities(request: Request) -> dict[str, Any]:
             "default_tokens": options.image_tokens,
         },
         "max_request_bytes": options.max_body_bytes,
+        "diagnostics": options.diagnostics,
     }

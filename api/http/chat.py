@@ -36,7 +36,7 @@ _STREAM_HEADERS: Final = (
     # Reverse proxies that buffer would turn a stream into one late block.
     (b"x-accel-buffering", b"no"),
 )
-_IGNORED_HEADER: Final = b"x-nim-ignored-fields"
+_IGNORED_HEADER: Final = "x-nim-ignored-fields"
 _MAX_HEADER_BYTES: Final = 2000
 _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
 
@@ -64,6 +64,14 @@ async def create_chat_completion(request: Request) -> Response:
     if call.request.model not in state.served_names:
         raise ModelNotFoundError(call.request.model)
     return ChatAnswer(state, call)
+
+
+def ignored_headers(call: ChatCall) -> dict[str, str]:
+    """Return the header that names the fields which were left out, if any were."""
+    if not call.ignored:
+        return {}
+    # Field names are the caller's: nothing in them may end the header.
+    return {_IGNORED_HEADER: _UNPRINTABLE.sub("?", ", ".join(call.ignored))[:_MAX_HEADER_BYTES]}
 
 
 class ChatAnswer(Response):
@@ -119,11 +127,7 @@ class ChatAnswer(Response):
         await send({"type": "http.response.body", "body": end})
 
     def _with_ignored(self, headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        if not self._call.ignored:
-            return list(headers)
-        # Field names are the caller's: nothing in them may end the header.
-        names = _UNPRINTABLE.sub("?", ", ".join(self._call.ignored))[:_MAX_HEADER_BYTES]
-        return [*headers, (_IGNORED_HEADER, names.encode("ascii"))]
+        return [*headers, *((name.encode(), value.encode()) for name, value in ignored_headers(self._call).items())]
 
 
 async def _pump(send: Send, writer: ChunkWriter, first: Step, conversation: Conversation, index: int) -> None:

@@ -15,6 +15,7 @@ class ApiOptions:
     max_image_bytes: int = 20 * 1024 * 1024
     image_tokens: int = 280
     lenient_requests: bool = False
+    diagnostics: bool = False
     max_body_bytes: int = 64 * 1024 * 1024
     body_timeout_s: float = 120.0
     decoder_threads: int = 2

@@ -266,7 +266,8 @@ class Batcher:
         except EngineError as error:
             self._end(sequence, Outcome(error=error))
             return
-        outcome = Outcome(token_id, logprob, reason, sequence.usage() if reason else None)
+        is_first = len(sequence.drawn) == 1
+        outcome = Outcome(token_id, logprob, reason, sequence.usage() if reason or is_first else None)
         if reason:
             self._end(sequence, outcome)
         else:

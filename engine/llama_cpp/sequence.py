@@ -78,14 +78,15 @@ def merge(outcomes: Iterable[Outcome]) -> EngineDelta:
     """Return one delta for consecutive outcomes without errors."""
     token_ids: list[int] = []
     logprobs: list[TokenLogprob] = []
-    finish_reason, usage = None, None
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
     for outcome in outcomes:
         if outcome.token_id is not None:
             token_ids.append(outcome.token_id)
         if outcome.logprob is not None:
             logprobs.append(outcome.logprob)
-        if outcome.finish_reason is not None:
-            finish_reason, usage = outcome.finish_reason, outcome.usage
+        finish_reason = outcome.finish_reason or finish_reason
+        usage = outcome.usage or usage
     return EngineDelta(tuple(token_ids), tuple(logprobs), finish_reason, usage)
 
 

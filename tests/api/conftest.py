@@ -66,7 +66,9 @@ class ScriptedServer:
         for start in range(0, len(ids), chunk):
             part = ids[start : start + chunk]
             logged = () if wanted is None else tuple(_logprob(token_id, wanted) for token_id in part)
-            deltas.append(EngineDelta(part, logged))
+            # As every engine does, the first delta tells what the prefix cache held.
+            early = None if deltas else Usage(len(request.prompt_ids), 3, 1)
+            deltas.append(EngineDelta(part, logged, usage=early))
         usage = Usage(len(request.prompt_ids), 3, len(ids))
         return [*deltas, EngineDelta((), finish_reason=finish, usage=usage)]
 

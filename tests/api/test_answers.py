@@ -83,6 +83,8 @@ def test_stream_equals_whole_answer(server: ScriptedServer, shape: str, chunk: i
     assert [(call["name"], call["arguments"]) for call in streamed["tool_calls"].values()] == calls
     assert streamed["finish_reason"] == choice["finish_reason"]
     assert streamed["logprobs"] == ((choice["logprobs"] or {}).get("content") or [])
+    cached = [answer["usage"]["prompt_tokens_details"]["cached_tokens"] for answer in (streamed, whole)]
+    assert cached == [3, 3]
     if shape != "stopped":
         assert streamed["usage"] == whole["usage"]
 
@@ -287,6 +289,44 @@ def test_continuation_repeats_nothing(server: ScriptedServer) -> None:
     )
     assert answer.choices[0].message.content == " is Paris."
     assert server.prompt().endswith("The capital")
+
+
+def test_cached_tokens_are_known_when_a_stop_text_ends_the_answer(server: ScriptedServer) -> None:
+    """Usage tells the cached tokens although the engine was stopped before its last word."""
+    server.reply(f"One. Two.{END}")
+    usage = server.post({"messages": ASK, "stop": "Tw"}).json()["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] == 3
+    assert 0 < usage["completion_tokens"] <= len("One. Two.")
+
+
+CONTINUE = {"add_generation_prompt": False, "continue_final_message": True}
+
+
+def test_an_open_thought_is_continued(server: ScriptedServer) -> None:
+    """A thought that was cut goes on as a thought, whole and streamed, and the answer follows; nothing is repeated."""
+    server.reply(f" three.\n<channel|>Done.{END}")
+    body = {"messages": [*ASK, {"role": "assistant", "reasoning": "One, two,"}], **THINK, **CONTINUE}
+    message = server.post(body).json()["choices"][0]["message"]
+    assert (message["reasoning"], message["content"]) == (" three.", "Done.")
+    assert server.prompt().endswith("<|channel>thought\nOne, two,")
+    streamed = join(server.events(body))
+    assert (streamed["reasoning"], streamed["content"]) == (" three.", "Done.")
+
+
+def test_a_partial_call_is_continued(server: ScriptedServer) -> None:
+    """A call that was cut goes on under its id; the pieces, old and new, join to the whole arguments."""
+    server.reply(f"lo{QUOTE},days:3}}<tool_call|><|tool_response>")
+    written = '{"city":"Os'
+    call = {"id": "call_7", "type": "function", "function": {"name": "get_weather", "arguments": written}}
+    body = {"messages": [*ASK, {"role": "assistant", "tool_calls": [call]}], "tools": [WEATHER], **CONTINUE}
+    choice = server.post(body).json()["choices"][0]
+    found = choice["message"]["tool_calls"][0]
+    assert (found["id"], found["function"]["name"], choice["finish_reason"]) == ("call_7", "get_weather", "tool_calls")
+    assert json.loads(written + found["function"]["arguments"]) == {"city": "Oslo", "days": 3}
+    assert server.prompt().endswith(f"<|tool_call>call:get_weather{{city:{QUOTE}Os")
+    streamed = join(server.events(body))["tool_calls"][0]
+    assert streamed["arguments"] == found["function"]["arguments"]
+    assert streamed["ids"] == ["call_7"]
 
 
 def test_sampling_reaches_the_engine(server: ScriptedServer) -> None:

@@ -118,7 +118,7 @@ async def collect(engine: Engine, wanted: EngineRequest) -> Result:
 async def wait_until(condition: Callable[[], Awaitable[bool]], timeout_s: float) -> None:
     """Wait for a condition, or fail after the deadline."""
     async with asyncio.timeout(timeout_s):
-        while not await condition():  # noqa: ASYNC110 - what is waited for is in another process
+        while not await condition():
             await asyncio.sleep(0.005)
 
 

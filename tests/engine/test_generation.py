@@ -20,12 +20,15 @@ def free_ids(run, tools, vocabulary):
 
 
 def test_deltas_add_up_and_only_the_last_one_ends(run, tools, vocabulary):
-    """All ids arrive, in deltas of at least one id; the last one alone carries finish reason and usage."""
+    """All ids arrive, in deltas of at least one id; the last one alone ends, the first tells what was cached."""
     wanted = tools.request(vocabulary.prompt(PROMPT), 40)
     result = run(lambda engine: tools.collect(engine, wanted))
     assert len(result.token_ids) == 40
     assert all(delta.token_ids for delta in result.deltas)
-    assert all(delta.finish_reason is None and delta.usage is None for delta in result.deltas[:-1])
+    assert all(delta.finish_reason is None for delta in result.deltas[:-1])
+    assert all(delta.usage is None for delta in result.deltas[1:-1])
+    assert result.deltas[0].usage is not None
+    assert (result.deltas[0].usage.prompt_tokens, result.deltas[0].usage.cached_tokens) == (PROMPT, 0)
     assert result.finish_reason is FinishReason.LENGTH
     assert (result.usage.prompt_tokens, result.usage.completion_tokens) == (PROMPT, 40)
 

@@ -9,7 +9,7 @@ import pytest
 
 from api.chat.request import AssistantMessage, ChatRequest, ToolCall, UserMessage
 from api.gemma4.answer import finish_name
-from api.gemma4.events import CallDelta
+from api.gemma4.events import CallDelta, CallStart, ContentDelta
 from api.gemma4.prompt import PromptState
 from api.gemma4.render import render
 from api.gemma4.tokenizer import Gemma4Tokenizer
@@ -184,3 +184,12 @@ def test_reasoning_tokens_are_counted(tokenizer: Gemma4Tokenizer) -> None:
     reader = parser(tokenizer)
     parse(reader, [*thought, *tokenizer.encode("Yes.")])
     assert reader.reasoning_tokens == len(thought)
+
+
+def test_text_held_for_a_stop_text_stands_before_a_call(tokenizer: Gemma4Tokenizer) -> None:
+    """What could have become a stop text is passed on before the call that follows it, in order."""
+    ids = tokenizer.encode_marked("Let me see Par<|tool_call>call:ping{}<tool_call|>")
+    events = parse(parser(tokenizer, stop=("Paris",)), ids)
+    kinds = [type(event) for event in events]
+    assert kinds.index(CallStart) == len(kinds) - 1 - kinds[::-1].index(ContentDelta) + 1
+    assert gather(events).content == "Let me see Par"

@@ -28,7 +28,8 @@ def test_deltas_add_up_and_only_the_last_one_ends(run, tools, vocabulary):
     assert all(delta.finish_reason is None for delta in result.deltas[:-1])
     assert all(delta.usage is None for delta in result.deltas[1:-1])
     assert result.deltas[0].usage is not None
-    assert (result.deltas[0].usage.prompt_tokens, result.deltas[0].usage.cached_tokens) == (PROMPT, 0)
+    assert result.deltas[0].usage.prompt_tokens == PROMPT
+    assert result.deltas[0].usage.cached_tokens == result.usage.cached_tokens
     assert result.finish_reason is FinishReason.LENGTH
     assert (result.usage.prompt_tokens, result.usage.completion_tokens) == (PROMPT, 40)
 
@@ -215,7 +216,8 @@ def test_sequences_share_a_long_prefix_that_is_being_computed(run, tools, vocabu
         return joint, [await tools.collect(engine, one) for one in alone]
 
     joint, alone = run(body)
-    assert sorted(result.usage.cached_tokens for result in joint)[1:] == [600, 600, 600]
+    # How much of it depends on how far the first one was when the others came in; less than this is not waited for.
+    assert all(128 <= cached <= 600 for cached in sorted(result.usage.cached_tokens for result in joint)[1:])
     for one, other in zip(joint, alone, strict=True):
         assert other.usage.cached_tokens == 0
         assert one.logprobs[0].logprob == pytest.approx(other.logprobs[0].logprob, abs=0.3)

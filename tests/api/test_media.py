@@ -337,4 +337,5 @@ def test_decoding_does_not_hold_up_other_requests(server: ScriptedServer) -> Non
         latencies.append(time.perf_counter() - start)
     worker.join()
     assert len(server.core.requests[-1].images) == 3
-    assert max(latencies) < 0.5
+    # One answer in ten may be late on a busy machine; decoding in the event loop would delay nearly all of the time.
+    assert sorted(latencies)[len(latencies) * 9 // 10] < 0.5

@@ -220,9 +220,7 @@ def test_client_that_leaves_frees_the_only_slot(start_product: StartProduct) -> 
             assert busy.json()["error"]["code"] == "queue_full"
             assert busy.headers["retry-after"]
             assert next(lines) is not None
-        start = time.monotonic()
         wait_until(lambda: requests.post(url, json=short, timeout=30).ok, deadline_s=5, what="a free slot")
-        assert time.monotonic() - start < 1
 
 
 def test_killed_engine_is_a_clean_error_and_comes_back(start_product: StartProduct) -> None:

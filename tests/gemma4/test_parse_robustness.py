@@ -125,7 +125,10 @@ def test_no_text_is_lost(
     "start", ["", "<|tool_call>call:get_weather{", '<|tool_call>call:f{a:<|"|>', "<|tool_call>call:f{a:x"]
 )
 def test_hostile_outputs_take_linear_time(tokenizer: Gemma4Tokenizer, start: str, unit: str) -> None:
-    """Doubling a hostile output at most about doubles the time; 100,000 ids of it end and lose nothing."""
+    """Four times the hostile output takes far less than sixteen times as long, as it would if time were quadratic.
+
+    A busy machine can spoil one measurement, so the best of several counts; quadratic time fails all of them.
+    """
 
     def seconds(count: int) -> float:
         ids = tokenizer.encode_marked(start) + tokenizer.encode_marked(unit) * count
@@ -133,5 +136,4 @@ def test_hostile_outputs_take_linear_time(tokenizer: Gemma4Tokenizer, start: str
         parse(parser(tokenizer), ids, lambda: 64)
         return time.process_time() - begin
 
-    small = min(seconds(3_000) for _ in range(2))
-    assert seconds(12_000) < small * 4 * 3 + 0.05
+    assert any(seconds(12_000) < min(seconds(3_000) for _ in range(2)) * 4 * 3 + 0.02 for _ in range(5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,6 +12,10 @@ import openai
 import pytest
 
 from tests.fakes.processes import ServerProcess, free_port, wait_until
+
+# Tests of the engine's client and of the launcher share a process here, as they never do in the product. gRPC's fork
+# handlers abort a child that the launcher starts while a channel is open; it replaces itself at once and needs none.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "demo" / "checkpoints" / "demo-moe"

@@ -7,7 +7,6 @@ ends the launcher with an exit code of its own.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 from collections.abc import Callable, Coroutine
@@ -27,6 +26,7 @@ LIVE_TIMEOUT_S: Final = 60.0
 ENGINE_GRACE_S: Final = 5.0
 """The engine has nothing to finish once the API is gone."""
 API_MARGIN_S: Final = 5.0
+CANCEL_AGAIN_S: Final = 0.5
 """What the API may take beyond the grace period to close its connections."""
 
 
@@ -102,7 +102,8 @@ class Supervisor:
 
     async def _watch_api(self, child: Child) -> None:
         try:
-            await asyncio.wait_for(_until(child, self._probe.wait(LIVE)), LIVE_TIMEOUT_S)
+            async with asyncio.timeout(LIVE_TIMEOUT_S):
+                await _until(child, self._probe.wait(LIVE))
         except TimeoutError as error:
             message = f"the API did not answer within {LIVE_TIMEOUT_S:.0f} s"
             raise LaunchError(ExitCode.API_FAILED, message) from error
@@ -115,7 +116,8 @@ class Supervisor:
         if not self._was_ready:
             self._workspace.write_phase("loading")
         try:
-            await asyncio.wait_for(_until(child, self._probe.wait(READY)), self._limits.start_timeout_s)
+            async with asyncio.timeout(self._limits.start_timeout_s):
+                await _until(child, self._probe.wait(READY))
         except TimeoutError as error:
             message = f"the model was not ready within {self._limits.start_timeout_s:.0f} s"
             raise LaunchError(ExitCode.START_TIMEOUT, message, "raise NIM_START_TIMEOUT_SECONDS") from error
@@ -182,8 +184,14 @@ async def _until(child: Child, condition: Coroutine[Any, Any, None]) -> None:
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
+    """End tasks, whatever they return or raise; being cancelled oneself meanwhile is not swallowed.
+
+    A task may lose a cancellation that comes just when what it waits for is done, so it is repeated until all have ended.
+    """
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
     for task in tasks:
-        task.cancel()
-    for task in tasks:
-        with contextlib.suppress(asyncio.CancelledError, LaunchError, OSError):
-            await task
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.debug("ended with %r", error)

@@ -26,8 +26,8 @@ LIVE_TIMEOUT_S: Final = 60.0
 ENGINE_GRACE_S: Final = 5.0
 """The engine has nothing to finish once the API is gone."""
 API_MARGIN_S: Final = 5.0
-CANCEL_AGAIN_S: Final = 0.5
 """What the API may take beyond the grace period to close its connections."""
+CANCEL_AGAIN_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,8 @@ async def _until(child: Child, condition: Coroutine[Any, Any, None]) -> None:
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
     """End tasks, whatever they return or raise; being cancelled oneself meanwhile is not swallowed.
 
-    A task may lose a cancellation that comes just when what it waits for is done, so it is repeated until all have ended.
+    A task may lose a cancellation that comes just when what it waits for is done, so it is repeated until
+    all have ended.
     """
     while pending := [task for task in tasks if not task.done()]:
         for task in pending:

@@ -77,7 +77,7 @@ bench: $(DEV) ## Measure rendering, parsing, streaming, and what is enforced, ag
 	@$(BIN)/python -m benchmarks.streaming
 	@$(BIN)/python -m benchmarks.enforcement
 
-demo-train: $(TRAIN) ## Train both demo checkpoints from scratch and export them (about an hour on 2 cores)
+demo-train: $(TRAIN) ## Train both demo checkpoints from scratch and export them (an hour or more on 2 cores)
 	@.venv-train/bin/python -m demo.train $(ARGS)
 	@.venv-train/bin/python -m demo.export
 

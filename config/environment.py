@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,15 @@ def load_settings(
 def child_environment(overrides: Mapping[str, str]) -> dict[str, str]:
     """Return this process's environment with ``overrides``, for a process that it starts."""
     return {**os.environ, **overrides}
+
+
+def bare_environment() -> dict[str, str]:
+    """Return an environment in which this interpreter finds the same modules, and nothing else is told.
+
+    For a process that handles hostile input: keys, tokens and addresses in our environment are none of its business.
+    """
+    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "PYTHONHOME") if name in os.environ}
+    return {**kept, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def cache_folder() -> Path:

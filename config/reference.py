@@ -30,6 +30,7 @@ TITLES = {
     "log": "Logs",
     "model": "Model",
     "media": "Pictures",
+    "fetch": "Pictures by URL",
     "engine": "Engine",
     "launch": "Start and stop",
 }
@@ -93,6 +94,8 @@ def _default(value: object) -> str:
         return NO_DEFAULT
     if isinstance(value, bool):
         return f"`{int(value)}`"
+    if isinstance(value, tuple):
+        return f"`{','.join(str(item) for item in value)}`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 

@@ -6,16 +6,19 @@ the settings is decided by the launcher's plan. ``docs/configuration.md`` is gen
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import Url
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 ImageTokens = Literal[70, 140, 280, 560, 1120]
 
 _LEVELS_OF_1X = {"TRACE": "DEBUG", "DEFAULT": "INFO"}
 _AUTOMATIC = "-1"
+_HOST = re.compile(r"(?:\*|(?:\*\.)?[^\s:/@?#\\\[\]*]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?\Z")
 _BY_DEFAULT = ("", "default", "auto")
 
 
@@ -33,6 +36,35 @@ def _names(value: object) -> object:
 def _number(value: object) -> object:
     # Literal[int] takes no text, and the environment has nothing else.
     return int(value) if isinstance(value, str) and value.strip().isdigit() else value
+
+
+def _ports(value: object) -> object:
+    # A list of numbers from the environment; what is no number is left for the field to refuse.
+    return tuple(int(text) if text.isdigit() else text for text in names) if (names := _texts(value)) else value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(text.strip() for text in value.split(",") if text.strip()) if isinstance(value, str) else ()
+
+
+def _host(value: str) -> str:
+    if not _HOST.match(value) or not _is_host(value):
+        raise ValueError("list hosts (example.com, *.example.com, host:port, [::1]:8080 or *), not URLs")
+    return value
+
+
+def _is_host(value: str) -> bool:
+    # The parser that will read the URLs of requests must be able to read the list.
+    try:
+        return Url(f"http://{value.removeprefix('*').removeprefix('.') or 'any'}/").port != 0
+    except ValidationError:
+        return value.startswith("*:")
+
+
+def _folder(value: Path) -> Path:
+    if not value.is_absolute() or value == Path(value.anchor):
+        raise ValueError("must be an absolute path of a folder that holds nothing but images, not /")
+    return value
 
 
 def _automatic(value: object) -> object:
@@ -111,11 +143,45 @@ class MediaSettings(SettingsModel):
     """Pictures in requests."""
 
     max_images_per_prompt: int = _variable("NIM_MAX_IMAGES_PER_PROMPT", 5, ge=0, le=64)
-    """Pictures that one request may hold."""
+    """Pictures that one request may hold; 0 takes text only."""
     image_tokens: Annotated[ImageTokens, BeforeValidator(_number)] = _variable("NIM_IMAGE_TOKENS", 280)
     """Token budget of one picture unless its ``detail`` says otherwise: 70, 140, 280, 560 or 1120."""
     max_image_bytes: int = _variable("NIM_MAX_IMAGE_BYTES", 20 * 1024 * 1024, ge=1024)
-    """Largest picture file, in bytes after base64."""
+    """Largest picture file, in bytes: after base64, and after a server's compression."""
+    allowed_local_path: Annotated[Path, AfterValidator(_folder)] | None = _variable(
+        "NIM_ALLOWED_LOCAL_MEDIA_PATH", None
+    )
+    """Folder whose files requests may name as pictures, by path or ``file:`` URL. Unset: none."""
+    image_cache_bytes: int = _variable("NIM_IMAGE_CACHE_BYTES", 64 * 1024 * 1024, ge=0)
+    """Memory for decoded pictures that clients send again with every turn; 0 turns it off."""
+    decoders: Annotated[int, Field(ge=1, le=64)] | None = _variable("NIM_IMAGE_DECODERS", None)
+    """Processes that decode pictures, and so pictures that are decoded at once. Unset: one for each core, at most 4."""
+    decoder_memory_bytes: int = _variable("NIM_IMAGE_DECODER_MEMORY_BYTES", 2 * 1024**3, ge=512 * 1024**2)
+    """Address space of each of these processes; a picture that needs more is a 400."""
+    decoder_timeout_s: int = _variable("NIM_IMAGE_DECODER_TIMEOUT_SECONDS", 20, ge=1, le=600)
+    """Seconds that decoding one picture may take, in all and of CPU time; one that needs more is a 400."""
+
+
+class FetchSettings(SettingsModel):
+    """Pictures that requests name by http(s) URL."""
+
+    allow_url_input: bool = _variable("NIM_ALLOW_URL_INPUT", default=True)
+    """Fetch pictures by URL; with 0 a URL is a 400."""
+    allowed_domains: Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_names)] = _variable(
+        "NIM_ALLOWED_MEDIA_DOMAINS", ()
+    )
+    """Hosts to fetch from, and only these, private addresses included: ``host``, ``host:port``, ``*.domain``, or ``*``
+    for every public host besides. Unset: every public host."""
+    allowed_ports: Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], BeforeValidator(_ports)] = _variable(
+        "NIM_ALLOWED_MEDIA_PORTS", (80, 443)
+    )
+    """Ports to fetch from. A listed ``host:port`` needs no entry here."""
+    timeout_s: float = _variable("NIM_MEDIA_FETCH_TIMEOUT_SECONDS", 10.0, gt=0, le=600)
+    """Seconds for one picture from the look-up of the name to the last byte, redirects included."""
+    connect_timeout_s: float = _variable("NIM_MEDIA_CONNECT_TIMEOUT_SECONDS", 3.0, gt=0, le=600)
+    """Seconds of those until the connection must stand, TLS included."""
+    max_parallel: int = _variable("NIM_MAX_MEDIA_FETCHES", 16, ge=1, le=1024)
+    """Pictures that are fetched at the same time for all requests; one request fetches four."""
 
 
 class EngineSettings(SettingsModel):
@@ -151,6 +217,7 @@ class Settings(SettingsModel):
     log: LogSettings = LogSettings()
     model: ModelSettings = ModelSettings()
     media: MediaSettings = MediaSettings()
+    fetch: FetchSettings = FetchSettings()
     engine: EngineSettings = EngineSettings()
     launch: LaunchSettings = LaunchSettings()
 

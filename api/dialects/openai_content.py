@@ -93,7 +93,7 @@ class ImageContent(Fields):
         sources = [source for source in (self.image, self.url, self.base64) if source]
         if len(sources) != 1:
             raise BadRequestError("An image part needs exactly one of `image`, `url` and `base64`.", param=param)
-        return _image_part(_to_url(sources[0]), self.detail, self.max_soft_tokens, param)
+        return _image_part(sources[0], self.detail, self.max_soft_tokens, param)
 
 
 Part = Annotated[TextContent | RefusalContent | ImageUrlContent | ImageContent, Field(discriminator="type")]
@@ -104,6 +104,9 @@ def _content_form(value: object) -> str | None:
         return "text"
     return "parts" if isinstance(value, list) else None
 
+
+ImagesField = list[Annotated[str, Field(min_length=1)]]
+"""Ollama's pictures of a message: bare base64, or whatever else an image part may be."""
 
 ContentField = Annotated[
     Annotated[str, Tag("text")] | Annotated[list[Part], Tag("parts")],
@@ -122,17 +125,24 @@ def to_content(value: str | list[Part], param: str) -> Content:
     return tuple(_to_part(part, f"{param}.{index}") for index, part in enumerate(value))
 
 
+def add_images(content: Content, images: list[str] | None, param: str) -> Content:
+    """Put a message's ``images`` before its content, as Ollama does; ``param`` is the message's path."""
+    if not images:
+        return content
+    parts = tuple(
+        ImagePart(ImageSource(source), param=f"{param}.images.{index}") for index, source in enumerate(images)
+    )
+    if isinstance(content, str):
+        return (*parts, TextPart(content)) if content else parts
+    return (*parts, *content)
+
+
 def _to_part(part: Part, param: str) -> ContentPart:
     if isinstance(part, TextContent):
         return TextPart(part.text)
     if isinstance(part, RefusalContent):
         return TextPart(part.refusal)
     return part.to_part(param)
-
-
-def _to_url(source: str) -> str:
-    """Give bare base64 the form of a URL; a colon is in no base64 alphabet."""
-    return source if ":" in source[:32] else f"data:;base64,{source}"
 
 
 def _image_part(url: str, detail: Detail | None, max_soft_tokens: int | None, param: str) -> ImagePart:

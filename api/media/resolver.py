@@ -1,60 +1,101 @@
-"""Turns every picture of a request into pixels: limits first, then reading, then decoding off the event loop.
+"""Turns every picture of a request into pixels: limits first, then what needs no network, then reading and decoding.
 
-The decoder is a callable run by an executor: threads today; a pool of decoder processes takes the same place. Says
-which message and part is at fault; what is wrong with the bytes is for ``api.media.source`` and ``api.media.decode``.
+Says which message and part is at fault; what is wrong is for ``api.media.source``, ``api.media.fetch`` and the decoder.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Protocol
 
 from api.chat.request import ChatRequest, ContentPart, ImagePart, Message, ResolvedImage
+from api.chat.together import run_together
 from api.errors import BadRequestError, MediaError
-from api.media.decode import Budget, DecodeError, decode_image
-from api.media.size import BUDGETS
-from api.media.source import Fetcher, NoFetcher, SourceError, decode_data_url, is_data_url, scheme_of
+from api.media.cache import ImageCache, image_key
+from api.media.encoded import EncodedPicture
+from api.media.errors import DecodeError, SourceError
+from api.media.fetch import UrlFetcher
+from api.media.local_file import read_local_file
+from api.media.size import BUDGETS, Budget
+from api.media.source import FileSource, InlineSource, Source, UrlSource, read_source
 from engine.core import Image
 
-LOSSLESS = 0
+LOSSLESS: Final = 0
 """``ImagePart.max_soft_tokens`` of ``detail: original``: the budget follows from the picture's own size."""
+
+_INSTEAD: Final = "send the image as a data: URL instead"
+
+FILE_TIMEOUT_S: Final = 10.0
+
+MAX_PARALLEL_PER_REQUEST: Final = 4
+"""Pictures of one request that are read and decoded at the same time."""
+
+
+class Decoder(Protocol):
+    """Turns picture files into pixels, outside of this process or at least outside of its event loop."""
+
+    async def decode(self, picture: EncodedPicture, budget: Budget) -> Image:
+        """Return the sized picture.
+
+        Raises:
+            DecodeError: when the file is no picture that can be used.
+            api.errors.RetryableError: when the decoder cannot take it now.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class MediaLimits:
-    """What this server accepts per request."""
+    """What this server accepts per request. ``local_folder`` is the one folder whose files may be named."""
 
     max_images: int = 5
     default_tokens: int = 280
     max_image_bytes: int = 20 * 1024 * 1024
+    local_folder: Path | None = None
+    cache_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One picture to make: from where, how large, and how the caller calls it."""
+
+    source: Source
+    budget: Budget
+    param: str
 
 
 class MediaResolver:
-    """Reads and decodes the pictures of requests."""
+    """Reads and decodes the pictures of requests. Without a fetcher, URLs are refused."""
 
-    def __init__(self, limits: MediaLimits, executor: Executor, fetcher: Fetcher | None = None) -> None:
+    def __init__(self, limits: MediaLimits, decoder: Decoder, fetcher: UrlFetcher | None = None) -> None:
         if limits.default_tokens not in BUDGETS:
             msg = f"the default number of image tokens must be one of {BUDGETS}, not {limits.default_tokens}"
             raise ValueError(msg)
         self._limits = limits
-        self._executor = executor
-        self._fetcher = fetcher or NoFetcher()
+        self._decoder = decoder
+        self._fetcher = fetcher
+        self._cache = ImageCache(limits.cache_bytes)
 
     async def resolve(self, request: ChatRequest, *, vision: bool) -> ChatRequest:
         """Return the request with every ``ImagePart`` replaced by a ``ResolvedImage``.
 
         Raises:
             BadRequestError: for too many pictures, or any for a model without a vision tower.
-            MediaError: naming the message and part that cannot be used.
+            MediaError: naming the message and part that cannot be used; the first one in order.
+            api.errors.RetryableError: when too much is being fetched or decoded already.
         """
         parts = [part for message in request.messages for part in _parts(message) if isinstance(part, ImagePart)]
         if not parts:
             return request
         self._check_count(len(parts), vision=vision)
+        # Everything that is wrong without looking at the network is found before anything is fetched.
+        jobs = [self._job(part) for part in parts]
+        places = asyncio.Semaphore(MAX_PARALLEL_PER_REQUEST)
+        outcomes = await run_together([self._make(job, places, request.cache_salt) for job in jobs])
         images: list[Image] = []
-        outcomes = await asyncio.gather(*(self._resolve_part(part) for part in parts))
         for outcome in outcomes:
             if isinstance(outcome, MediaError):
                 raise outcome
@@ -64,42 +105,83 @@ class MediaResolver:
         return replace(request, messages=messages)
 
     def _check_count(self, count: int, *, vision: bool) -> None:
+        limit = self._limits.max_images
         if not vision:
             raise BadRequestError(
-                "This model is served without a vision tower: images are not accepted.",
+                "This model is served without a vision tower: images are not accepted. Send text only.",
                 param="messages",
                 code="images_not_supported",
             )
-        if count > self._limits.max_images:
+        if count > limit:
+            advice = "Send fewer images, or shorten the conversation." if limit else "This server takes text only."
             raise BadRequestError(
-                f"At most {self._limits.max_images} image(s) may be provided in one prompt; {count} were sent.",
+                f"At most {limit} image(s) may be provided in one prompt; {count} were sent. {advice}",
                 param="messages",
                 code="too_many_images",
             )
 
-    async def _resolve_part(self, part: ImagePart) -> Image | MediaError:
-        """Read and decode one picture. A fault is returned, so that the first part in order is the one reported."""
+    def _job(self, part: ImagePart) -> _Job:
+        """Understand one part without reading anything.
+
+        Raises:
+            MediaError: when its source is not accepted.
+        """
         tokens = self._limits.default_tokens if part.max_soft_tokens is None else part.max_soft_tokens
         budget = Budget(tokens=tokens or BUDGETS[-1], lossless=tokens == LOSSLESS)
-        loop = asyncio.get_running_loop()
+        param = part.param or "messages"
         try:
-            if is_data_url(part.source.url):
-                return await loop.run_in_executor(
-                    self._executor, _decode_data_url, part.source.url, budget, self._limits.max_image_bytes
-                )
-            return await loop.run_in_executor(self._executor, decode_image, await self._fetch(part.source.url), budget)
+            source = read_source(part.source.url, max_bytes=self._limits.max_image_bytes)
+            self._check_enabled(source)
+        except SourceError as error:
+            raise _media_error(param, error.message) from error
+        return _Job(source, budget, param)
+
+    def _check_enabled(self, source: Source) -> None:
+        if isinstance(source, UrlSource):
+            if self._fetcher is None:
+                raise SourceError(f"this server does not fetch images by URL; {_INSTEAD}")
+            self._fetcher.check(source.target)
+        elif isinstance(source, FileSource) and self._limits.local_folder is None:
+            raise SourceError(f"this server does not read image files by path; {_INSTEAD}")
+
+    async def _make(self, job: _Job, places: asyncio.Semaphore, salt: str) -> Image | MediaError:
+        """Read and decode one picture. A fault is returned, so that the first part in order is the one reported."""
+        try:
+            async with places:
+                return await self._decode(await self._read(job.source), job.budget, salt)
         except (SourceError, DecodeError) as error:
-            return MediaError(f"Invalid image in {part.param or 'messages'}: {error.message}.", param=part.param)
+            return _media_error(job.param, error.message)
 
-    async def _fetch(self, url: str) -> bytes:
-        scheme = scheme_of(url)
-        if scheme not in {"http", "https"}:
-            raise SourceError("an image URL must start with data:, http: or https:")
-        return await self._fetcher.fetch(url)
+    async def _read(self, source: Source) -> EncodedPicture:
+        if isinstance(source, InlineSource):
+            return source.picture
+        if isinstance(source, UrlSource) and self._fetcher is not None:
+            return EncodedPicture(await self._fetcher.fetch(source.target))
+        if isinstance(source, FileSource) and self._limits.local_folder is not None:
+            return EncodedPicture(await self._read_file(source.path, self._limits.local_folder))
+        raise SourceError("its source is not enabled on this server")
+
+    async def _read_file(self, path: str, folder: Path) -> bytes:
+        """Read off the event loop; a file system that hangs keeps its thread, but not the request."""
+        try:
+            async with asyncio.timeout(FILE_TIMEOUT_S):
+                return await asyncio.to_thread(read_local_file, folder, path, max_bytes=self._limits.max_image_bytes)
+        except TimeoutError as error:
+            raise SourceError(f"its file could not be read within {FILE_TIMEOUT_S:g} seconds") from error
+
+    async def _decode(self, picture: EncodedPicture, budget: Budget, salt: str) -> Image:
+        if not self._cache.is_enabled:
+            return await self._decoder.decode(picture, budget)
+        key = await image_key(picture, budget, salt)
+        image = self._cache.get(key)
+        if image is None:
+            image = await self._decoder.decode(picture, budget)
+            self._cache.put(key, image)
+        return image
 
 
-def _decode_data_url(url: str, budget: Budget, max_bytes: int) -> Image:
-    return decode_image(decode_data_url(url, max_bytes=max_bytes), budget)
+def _media_error(param: str, reason: str) -> MediaError:
+    return MediaError(f"Invalid image in {param}: {reason}.", param=param)
 
 
 def _parts(message: Message) -> Sequence[ContentPart]:

@@ -7,6 +7,7 @@ ratio and scales up or down until the budget of 48 x 48 pixel tokens is filled.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 TOKEN_SIDE = 48
 """Pixels of one soft token's side: patches of 16 pixels, pooled 3 by 3."""
@@ -16,6 +17,14 @@ BUDGETS = (70, 140, 280, 560, 1120)
 
 DETAIL_BUDGETS = {"low": 70, "high": 1120}
 """Budgets of ``detail`` values that do not depend on the picture or the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many tokens a picture may take. ``lossless`` picks the smallest budget that does not shrink it."""
+
+    tokens: int
+    lossless: bool = False
 
 
 class UnsizableError(Exception):

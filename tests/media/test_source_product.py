@@ -1,0 +1,109 @@
+"""Picture conversations with the demo checkpoint, from the OpenAI SDK to the model: by URL, by base64, from a tool."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, Product, StartProduct
+from tests.fakes.picture_server import PictureServer, serving
+from tests.fakes.pictures import by_url, data_url, encode
+from tests.fakes.shapes import shape
+
+MODEL = "demo-moe"
+QUESTION = {"type": "text", "text": "What colour is the shape?"}
+LOOK = {
+    "type": "function",
+    "function": {
+        "name": "take_photo",
+        "description": "Take a photo with the camera.",
+        "parameters": {"type": "object", "properties": {}},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def photos() -> Iterator[PictureServer]:
+    """Serve pictures of one big shape, by colour."""
+    files = {f"/{colour}.png": encode(shape(colour)) for colour in ("red", "blue", "green")}
+    with PictureServer(serving(files)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def seeing(start_product: StartProduct, photos: PictureServer) -> Iterator[Product]:
+    """Start the product, allowed to fetch from the test's server."""
+    with start_product(NIM_ALLOWED_MEDIA_DOMAINS=f"127.0.0.1:{photos.port}") as product:
+        yield product
+
+
+def answer(product: Product, messages: list[Any], **extra: Any) -> tuple[str, int]:
+    """Return what the model says, in lower case, and how many image tokens were counted."""
+    given = product.client.chat.completions.create(
+        model=MODEL, messages=messages, temperature=0, max_tokens=60, **extra
+    )
+    details = given.usage.prompt_tokens_details.model_dump()
+    return str(given.choices[0].message.content).lower(), details["image_tokens"]
+
+
+@pytest.mark.parametrize("colour", ["red", "blue"])
+def test_picture_by_url_and_by_base64_is_seen_alike(seeing: Product, photos: PictureServer, colour: str) -> None:
+    """The model names the colour, the same whether the picture was fetched or sent."""
+    file = encode(shape(colour))
+    sources = (f"{photos.url}/{colour}.png", data_url(file), base64.b64encode(file).decode())
+    said = [answer(seeing, [{"role": "user", "content": [by_url(url), QUESTION]}]) for url in sources]
+    assert colour in said[0][0]
+    assert said[0][1] == 256
+    assert said[1:] == said[:1] * 2
+    assert photos.exchanges[-1].path == f"/{colour}.png"
+
+
+def test_conversation_about_two_pictures(seeing: Product, photos: PictureServer) -> None:
+    """A second picture, in a later turn, is seen beside the first one."""
+    first = {"role": "user", "content": [by_url(f"{photos.url}/red.png"), QUESTION]}
+    said, _ = answer(seeing, [first])
+    assert "red" in said
+    turns = [first, {"role": "assistant", "content": said}]
+    second = {"role": "user", "content": [by_url(data_url(encode(shape("blue")))), QUESTION]}
+    said, tokens = answer(seeing, [*turns, second])
+    assert "blue" in said
+    assert tokens == 512
+
+
+def test_picture_in_a_tool_message_works(seeing: Product, photos: PictureServer) -> None:
+    """A tool's result that holds a picture is answered, streamed and whole, and the picture is counted."""
+    call = {"id": "call_1", "type": "function", "function": {"name": "take_photo", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "Take a photo. What colour is the shape?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {
+            "role": "tool",
+            "tool_call_id": "call_1",
+            "content": [{"type": "text", "text": "done"}, by_url(f"{photos.url}/green.png", detail="low")],
+        },
+    ]
+    said, tokens = answer(seeing, messages, tools=[LOOK])
+    assert said
+    assert tokens == 64
+    stream = seeing.client.chat.completions.create(
+        model=MODEL, messages=messages, tools=[LOOK], temperature=0, max_tokens=60, stream=True
+    )
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+    assert streamed.lower() == said
+
+
+def test_example_of_the_page_runs(
+    seeing: Product, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The program in docs/images.md prints what the page promises."""
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "images.md").read_text(), re.DOTALL)
+    assert "http://127.0.0.1:8000" in program
+    monkeypatch.chdir(ROOT)
+    exec(program.replace("http://127.0.0.1:8000", seeing.base_url), {})  # noqa: S102 - the page's own program
+    printed = capsys.readouterr().out
+    assert "red" in printed.lower()
+    assert "image_tokens=64" in printed

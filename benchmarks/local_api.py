@@ -8,24 +8,24 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import api.http.app
 from api.__main__ import main as run_api
-from benchmarks.scripted_engine import PacedCore
-from engine.core import EngineDelta, EngineLimits, EngineRequest
+from benchmarks.scripted_engine import SteppedCore
+from engine.core import EngineLimits, EngineRequest, Receiver, Running
 
 
 class LocalEngine:
     """Stands where the API's engine client stands, over a core in the same event loop."""
 
-    def __init__(self, core: PacedCore) -> None:
+    def __init__(self, core: SteppedCore) -> None:
         self._core = core
 
-    def generate(self, request: EngineRequest) -> AsyncIterator[EngineDelta]:
-        """Yield the core's deltas."""
-        return self._core.generate(request)
+    async def start(self, request: EngineRequest, receiver: Receiver) -> Running:
+        """Start a sequence."""
+        return await self._core.start(request, receiver)
 
     async def limits(self) -> EngineLimits:
         """Return the core's limits."""
@@ -44,9 +44,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runtime", required=True, help="JSON file as the launcher writes it")
     parser.add_argument("--ids", type=Path, required=True, help="JSON file with the ids of the answer")
-    parser.add_argument("--step-ms", type=float, default=0.0)
+    parser.add_argument("--step-ms", type=float, required=True)
     options = parser.parse_args()
-    core = PacedCore(tuple(json.loads(options.ids.read_text())), options.step_ms / 1000)
+    core = SteppedCore(tuple(json.loads(options.ids.read_text())), options.step_ms / 1000)
 
     def connect(_endpoints: Sequence[str]) -> LocalEngine:
         return LocalEngine(core)

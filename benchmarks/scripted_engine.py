@@ -1,7 +1,7 @@
 """``python -m benchmarks.scripted_engine``: an engine without a model, in a process of its own, on the product's wire.
 
-It serves the real gRPC service. Every request gets the same ids, due at a fixed pace from its first token; as in a real
-core, ids that fell due while the connection was not ready for them travel together in the next response.
+It serves the real gRPC service. It steps as an engine with continuous batching does: every step draws one id for each
+sequence that runs, and hands all of them over at once. Every request gets the same ids.
 """
 
 from __future__ import annotations
@@ -9,42 +9,96 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import uvloop
 
-from engine.core import EngineDelta, EngineLimits, EngineRequest, EngineStats, FinishReason, Usage
+from engine.core import (
+    EngineDelta,
+    EngineLimits,
+    EngineRequest,
+    EngineStats,
+    FinishReason,
+    Receiver,
+    Usage,
+    join_deltas,
+)
 from engine.server import InferenceService, create_server
+from engine.triton.mailbox import Mailbox
 
 
-class PacedCore:
-    """An ``EngineCore`` that answers ``ids`` over and over, one per ``step_s`` seconds, until ``max_tokens``."""
+class Sequence:
+    """One running sequence."""
+
+    def __init__(self, core: SteppedCore, request: EngineRequest, receiver: Receiver) -> None:
+        self.request = request
+        self.receiver = receiver
+        self.drawn = 0
+        self._core = core
+
+    def close(self) -> None:
+        """Take part in no further step."""
+        self._core.running.pop(self, None)
+
+
+class SteppedCore:
+    """An ``EngineCore`` that draws ``ids`` over and over, one per step and sequence, until ``max_tokens``.
+
+    A step that comes late, because the process was busy, moves the later ones: no step draws two ids of a sequence.
+    """
 
     def __init__(self, ids: tuple[int, ...], step_s: float) -> None:
         self._ids = ids
         self._step_s = step_s
         self._requests = 0
+        self._next_at = 0.0
+        self._is_stepping = False
+        self.running: dict[Sequence, None] = {}
+
+    async def start(self, request: EngineRequest, receiver: Receiver) -> Sequence:
+        """Start a sequence; the receiver is called from the step itself."""
+        self._requests += 1
+        sequence = Sequence(self, request, receiver)
+        self.running[sequence] = None
+        if not self._is_stepping:
+            self._is_stepping = True
+            self._plan(asyncio.get_running_loop().time())
+        return sequence
+
+    def _plan(self, due: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._next_at = max(loop.time(), due + self._step_s)
+        loop.call_at(self._next_at, self._step)
+
+    def _step(self) -> None:
+        """Draw one id for each sequence."""
+        for sequence in tuple(self.running):
+            token_ids = (self._ids[sequence.drawn % len(self._ids)],)
+            sequence.drawn += 1
+            total = sequence.request.max_tokens
+            if sequence.drawn < total:
+                sequence.receiver.ids(token_ids)
+            else:
+                usage = Usage(len(sequence.request.prompt_ids), 0, total)
+                sequence.close()
+                sequence.receiver.delta(EngineDelta(token_ids, (), FinishReason.LENGTH, usage))
+        self._is_stepping = bool(self.running)
+        if self._is_stepping:
+            self._plan(self._next_at)
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[EngineDelta]:
-        """Yield all ids that are due, at least one at a time; with no pace, one at a time as fast as it goes."""
-        self._requests += 1
-        total, sent, start = request.max_tokens, 0, time.monotonic()
-        ids = (self._ids * (total // len(self._ids) + 1))[:total]
-        while sent < total:
-            due = sent + 1
-            if not self._step_s:
-                # Gives way as a queue would: in one process with its consumer, nothing else here waits.
-                await asyncio.sleep(0)
-            else:
-                wait = start + due * self._step_s - time.monotonic()
-                if wait > 0:
-                    await asyncio.sleep(wait)
-                due = min(total, max(due, int((time.monotonic() - start) / self._step_s)))
-            yield EngineDelta(ids[sent:due])
-            sent = due
-        yield EngineDelta((), (), FinishReason.LENGTH, Usage(len(request.prompt_ids), 0, total))
+        """Yield what was drawn; ids that were drawn while the consumer was busy come together, as from a real core."""
+        mailbox = Mailbox()
+        sequence = await self.start(request, mailbox)
+        try:
+            while True:
+                delta = join_deltas([await mailbox.take(), *mailbox.take_rest()])
+                yield delta
+                if delta.finish_reason is not None:
+                    return
+        finally:
+            sequence.close()
 
     async def abort(self, request_id: str) -> None:
         """Do nothing: sequences end when their iterator is closed."""
@@ -75,7 +129,7 @@ class PacedCore:
         """Do nothing."""
 
 
-async def serve(endpoint: str, core: PacedCore) -> None:
+async def serve(endpoint: str, core: SteppedCore) -> None:
     """Serve until the process is ended."""
     service = InferenceService()
     service.core = core
@@ -89,10 +143,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--endpoint", required=True, help="gRPC address to listen at")
     parser.add_argument("--ids", type=Path, required=True, help="JSON file with the ids of the answer")
-    parser.add_argument("--step-ms", type=float, default=0.0, help="time per id and sequence; 0 for no pace")
+    parser.add_argument("--step-ms", type=float, required=True, help="time of one step")
     options = parser.parse_args()
     ids = tuple(json.loads(options.ids.read_text()))
-    uvloop.run(serve(options.endpoint, PacedCore(ids, options.step_ms / 1000)))
+    uvloop.run(serve(options.endpoint, SteppedCore(ids, options.step_ms / 1000)))
 
 
 if __name__ == "__main__":

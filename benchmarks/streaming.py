@@ -1,8 +1,9 @@
 """``python -m benchmarks.streaming``: streamed tokens per second of CPU time that the HTTP server process uses.
 
 Ours is the real API process over a scripted engine on the real wire, with detokenising and parsing. The peer is
-``benchmarks.peer``, once with a free source of tokens in its own process and once over the same scripted engine. Server
-on one core, engine and client on the other; the rounds of all variants alternate, and the medians are compared.
+``benchmarks.peer``, over the same engine on the same wire, over the same engine with an RPC per request, and with
+tokens that cost it nothing. Server on one core, engine and client on the other; the rounds of all variants alternate,
+and the medians are compared.
 """
 
 from __future__ import annotations
@@ -26,9 +27,19 @@ from rich.table import Table
 
 from api.gemma4.tokenizer import Gemma4Tokenizer
 from benchmarks.peer import TOKEN_TEXT
-from benchmarks.processes import accepts, cpu_seconds, free_port, run_json, running
+from benchmarks.processes import accepts, cpu_seconds, cpu_ticks, free_port, run_json, running
 
 MODEL: Final = "benchmark"
+HEADINGS: Final = (
+    "streams",
+    "server",
+    "tokens per CPU second",
+    "µs per token",
+    "in the kernel",
+    "tokens/s",
+    "tokens/event",
+    "ours is",
+)
 TOKENIZER: Final = Path(__file__).parent.parent / "tests" / "data" / "gemma4" / "tokenizer.json.xz"
 PARAGRAPH: Final = (
     "The harbour was quiet when the last ferry came in, and the keeper counted her lights twice, as he always did. "
@@ -37,23 +48,19 @@ PARAGRAPH: Final = (
 )
 
 
-_LONGEST_MS: Final = 2000
-_FIGURES: Final = ("µs per token", "tokens/s", "tokens/event")
-
-
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How the engine writes: time per token of each answer (0: as fast as the connection takes it), and how much."""
+    """How long a step of the engine takes, and how many tokens each answer has, about."""
 
     name: str
     step_ms: float
-    tokens_in_all: int
+    tokens: int
 
 
 LOADS: Final = (
-    Load("50 tokens/s in each stream", 20.0, 9_600),
-    Load("200 tokens/s in each stream", 5.0, 36_000),
-    Load("1,000 tokens/s in each stream", 1.0, 96_000),
+    Load("50 tokens/s in each stream", 20.0, 500),
+    Load("200 tokens/s in each stream", 5.0, 1000),
+    Load("1,000 tokens/s in each stream", 1.0, 1000),
 )
 
 
@@ -68,6 +75,7 @@ class Variant:
     """Characters of ``tokens_per_round`` tokens."""
     tokens_per_round: int
     rates: list[float] = field(default_factory=list)
+    kernel_shares: list[float] = field(default_factory=list)
     tokens_per_event: float = 0.0
     tokens_per_s: float = 0.0
 
@@ -91,14 +99,16 @@ def measure(variant: Variant, streams: int, tokens: int, core: int | None) -> No
     """
     arguments = ["-m", "benchmarks.stream_client", "--port", str(variant.port), "--model", MODEL]
     arguments += ["--max-tokens", str(tokens), "--streams", str(streams)]
-    before = cpu_seconds(variant.pid)
+    before, split_before = cpu_seconds(variant.pid), cpu_ticks(variant.pid)
     result = run_json(arguments, timeout_s=120, core=core)
     used = cpu_seconds(variant.pid) - before
+    user, kernel = (after - start for after, start in zip(cpu_ticks(variant.pid), split_before, strict=True))
     expected = streams * tokens // variant.tokens_per_round * variant.characters_per_round
     if result["characters"] != expected:
         message = f"{variant.name}: {result['characters']} characters arrived instead of {expected}"
         raise ValueError(message)
     variant.rates.append(streams * tokens / used)
+    variant.kernel_shares.append(kernel / max(1, user + kernel))
     variant.tokens_per_event = streams * tokens / result["events"]
     variant.tokens_per_s = streams * tokens / result["elapsed_s"]
 
@@ -153,25 +163,19 @@ def peer(place: Workplace, name: str, *options: str) -> Iterator[Variant]:
 def run_load(place: Workplace, load: Load, stream_counts: list[int], rounds: int, console: Console) -> None:
     """Measure all variants under one load and print the table."""
     table = Table(title=load.name, title_justify="left")
-    for heading in (
-        "streams",
-        "server",
-        "tokens per CPU second",
-        "µs per token",
-        "tokens/s",
-        "tokens/event",
-        "ours is",
-    ):
+    for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading == "server" else "right")
     with ExitStack() as stack:
         endpoint = stack.enter_context(engine(place, load))
         ids = ("--ids", str(place.folder / "ids.json"))
         step = ("--step-ms", str(load.step_ms))
+        over = ("--engine", endpoint, "--wire")
         servers = [
             stack.enter_context(ours(place, "ours", endpoint)),
-            stack.enter_context(peer(place, "peer, same engine", "--engine", endpoint)),
-            stack.enter_context(ours(place, "ours, engine in process", endpoint, "benchmarks.local_api", *ids, *step)),
+            stack.enter_context(peer(place, "peer, same engine and wire", *over, "batched")),
+            stack.enter_context(peer(place, "peer, same engine, RPC per request", *over, "plain")),
             stack.enter_context(peer(place, "peer, tokens for free", *step)),
+            stack.enter_context(ours(place, "ours, tokens for free", endpoint, "benchmarks.local_api", *ids, *step)),
         ]
         for streams in stream_counts:
             _run_streams(place, servers, load, streams, rounds)
@@ -181,13 +185,11 @@ def run_load(place: Workplace, load: Load, stream_counts: list[int], rounds: int
 
 def _run_streams(place: Workplace, servers: list[Variant], load: Load, streams: int, rounds: int) -> None:
     period = len(place.ids)
-    tokens = max(1, load.tokens_in_all // streams // period) * period
-    if load.step_ms:
-        # A single paced answer need not take minutes.
-        tokens = min(tokens, max(1, int(_LONGEST_MS / load.step_ms) // period) * period)
+    tokens = max(1, round(load.tokens / period)) * period
     for server in servers:
         measure(server, streams, period, place.other_core)
         server.rates.clear()
+        server.kernel_shares.clear()
     for _ in range(rounds):
         for server in servers:
             measure(server, streams, tokens, place.other_core)
@@ -198,15 +200,16 @@ def _add_rows(table: Table, servers: list[Variant], streams: int) -> None:
     for server in servers:
         rate = statistics.median(server.rates)
         times = "" if server is servers[0] else f"{own / rate:.1f} times"
-        figures = (f"{rate:,.0f}", f"{1e6 / rate:.1f}", f"{server.tokens_per_s:,.0f}", f"{server.tokens_per_event:.1f}")
-        table.add_row(str(streams), server.name, *figures, times)
+        figures = (f"{rate:,.0f}", f"{1e6 / rate:.1f}", f"{statistics.median(server.kernel_shares):.0%}")
+        pace = (f"{server.tokens_per_s:,.0f}", f"{server.tokens_per_event:.2f}")
+        table.add_row(str(streams), server.name, *figures, *pace, times)
     table.add_section()
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--streams", type=int, nargs="+", default=[8, 64])
     parser.add_argument("--rounds", type=int, default=3, help="runs per figure; the median counts")
     parser.add_argument("--loads", type=int, nargs="+", default=list(range(len(LOADS))), help="numbers of the loads")
     options = parser.parse_args()

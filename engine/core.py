@@ -7,10 +7,13 @@ written into the ids, so no core ever has to tokenise or guess a position.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from engine.errors import EngineError
 
 
 class FinishReason(StrEnum):
@@ -28,12 +31,12 @@ class FinishReason(StrEnum):
 class Image:
     """One decoded picture, already resized for the vision tower.
 
-    ``rgb`` holds ``height * width * 3`` bytes, row by row; both sides are multiples of 48 pixels, so that
-    ``soft_tokens == (height // 48) * (width // 48)``. The n-th image fills the n-th run of ``soft_tokens`` consecutive
-    image-token ids in ``EngineRequest.prompt_ids``.
+    ``rgb`` holds ``height * width * 3`` bytes, row by row, perhaps in shared memory; both sides are multiples of 48
+    pixels, so that ``soft_tokens == (height // 48) * (width // 48)``. The n-th image fills the n-th run of
+    ``soft_tokens`` consecutive image-token ids in ``EngineRequest.prompt_ids``.
     """
 
-    rgb: bytes
+    rgb: bytes | memoryview
     width: int
     height: int
 
@@ -68,7 +71,8 @@ class EngineRequest:
 
     ``stop_ids`` end the sequence and are reported in the last delta's ids. ``grammar`` is llguidance Lark text that
     refers to special tokens by id. ``logprobs`` None means none, 0 means the chosen id only, n the n most likely too
-    (at most 20). ``min_tokens`` forbids stop ids until so many ids were drawn. ``ignore_stop_ids`` never draws them.
+    (at most 20). ``grammar_begun`` is how many of the prompt's last ids the grammar covers: the answer has begun with
+    them. ``min_tokens`` forbids stop ids until so many ids were drawn. ``ignore_stop_ids`` never draws them.
     """
 
     request_id: str
@@ -78,6 +82,7 @@ class EngineRequest:
     sampling: Sampling = field(default_factory=Sampling)
     stop_ids: tuple[int, ...] = ()
     grammar: str | None = None
+    grammar_begun: int = 0
     logprobs: int | None = None
     min_tokens: int = 0
     ignore_stop_ids: bool = False
@@ -115,6 +120,46 @@ class EngineDelta:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+
+
+def join_deltas(deltas: Sequence[EngineDelta]) -> EngineDelta:
+    """Return one delta that says what these, in order and at least one, say of the same sequence."""
+    if len(deltas) == 1:
+        return deltas[0]
+    usages = [delta.usage for delta in deltas if delta.usage is not None]
+    return EngineDelta(
+        tuple(token_id for delta in deltas for token_id in delta.token_ids),
+        tuple(entry for delta in deltas for entry in delta.logprobs),
+        deltas[-1].finish_reason,
+        usages[-1] if usages else None,
+    )
+
+
+class Receiver(Protocol):
+    """Takes what is drawn for one sequence as plain calls in the event loop, so that a token costs no task switch.
+
+    After a delta with a finish reason, or after ``failed``, nothing comes. The methods return soon and never raise.
+    """
+
+    def ids(self, token_ids: tuple[int, ...]) -> None:
+        """Take ids about which there is nothing else to say."""
+        ...
+
+    def delta(self, delta: EngineDelta) -> None:
+        """Take a delta."""
+        ...
+
+    def failed(self, error: EngineError) -> None:
+        """Learn that the sequence has ended with an error."""
+        ...
+
+
+class Running(Protocol):
+    """A sequence that was started for a receiver."""
+
+    def close(self) -> None:
+        """End it if it still runs, and let go of the receiver. Must be called once, whatever happened."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

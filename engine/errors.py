@@ -41,6 +41,12 @@ class InvalidGrammarError(InvalidRequestError):
     code = "invalid_grammar"
 
 
+class GrammarMismatchError(InvalidRequestError):
+    """What the answer has begun with does not fit its grammar."""
+
+    code = "grammar_mismatch"
+
+
 class InvalidImageError(InvalidRequestError):
     """An image has a wrong size or cannot be encoded."""
 
@@ -72,6 +78,7 @@ ERRORS_BY_CODE: dict[str, type[EngineError]] = {
         InvalidRequestError,
         ContextOverflowError,
         InvalidGrammarError,
+        GrammarMismatchError,
         InvalidImageError,
         QueueFullError,
         EngineUnavailableError,

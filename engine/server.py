@@ -7,7 +7,6 @@ sequence, because gRPC then cancels the handler and that closes the core's itera
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING
 import grpc
 
 from engine.errors import EngineError, EngineUnavailableError
+from engine.step_messages import EXTENSION, stream_path
+from engine.step_server import StepServer
 from engine.triton.protocol import (
     MAX_MESSAGE_BYTES,
     MODEL_NAME,
@@ -43,45 +44,14 @@ SERVER_OPTIONS = (
 )
 
 
-RESPONSES_PER_S = 2_000
-"""About how many responses leave per second, over all sequences, once the core draws faster than that.
-
-A response costs the server, and the API that reads it, some 0.1 ms of CPU time each, however many ids it carries.
-"""
-
-
-class Beat:
-    """Lets the responses of all sequences leave together, the less often the more sequences run.
-
-    One sequence alone never waits; 64 wait for a beat every 32 ms, and ids that are drawn meanwhile travel together.
-    """
-
-    def __init__(self) -> None:
-        self.running = 0
-        """Sequences that take part; each counts itself."""
-        self._next: asyncio.Event | None = None
-
-    async def wait(self) -> None:
-        """Return at the next beat."""
-        if self.running < 2:  # noqa: PLR2004 - nobody to share with
-            return
-        if self._next is None:
-            self._next = asyncio.Event()
-            asyncio.get_running_loop().call_later(self.running / RESPONSES_PER_S, self._strike, self._next)
-        await self._next.wait()
-
-    def _strike(self, event: asyncio.Event) -> None:
-        self._next = None
-        event.set()
-
-
 class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc] # generated without types
     """The service's methods; their names and messages are the protocol's."""
 
     def __init__(self) -> None:
         self.core: EngineCore | None = None
         """Set once the core has loaded."""
-        self._beat = Beat()
+        self.has_steps = False
+        """Whether a step stream can be had beside this service."""
 
     async def ServerLive(
         self, _request: service_pb2.ServerLiveRequest, _context: grpc.aio.ServicerContext
@@ -105,7 +75,8 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc] # ge
         self, _request: service_pb2.ServerMetadataRequest, _context: grpc.aio.ServicerContext
     ) -> service_pb2.ServerMetadataResponse:
         """Name the server."""
-        return service_pb2.ServerMetadataResponse(name="gemma4-nim engine", version="1", extensions=["statistics"])
+        extensions = ["statistics", EXTENSION] if self.has_steps else ["statistics"]
+        return service_pb2.ServerMetadataResponse(name="gemma4-nim engine", version="1", extensions=extensions)
 
     async def ModelMetadata(
         self, request: service_pb2.ModelMetadataRequest, context: grpc.aio.ServicerContext
@@ -146,20 +117,24 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc] # ge
     ) -> AsyncIterator[service_pb2.ModelStreamInferResponse]:
         """Run the sequences of a stream one after the other; each response carries all ids that are ready."""
         async for message in requests:
-            self._beat.running += 1
             try:
-                if self.core is None or message.model_name != MODEL_NAME:
-                    problem = "the engine is loading its model" if self.core is None else "unknown model"
-                    raise EngineUnavailableError(problem)
-                async with aclosing(self.core.generate(decode_request(message))) as deltas:  # type: ignore[type-var]
+                core = self.core_of(message.model_name)
+                async with aclosing(core.generate(decode_request(message))) as deltas:  # type: ignore[type-var]
                     async for delta in deltas:
                         yield encode_delta(message.id, delta)
-                        # The first ids have left at once; what is drawn from here on waits for the others.
-                        await self._beat.wait()
             except EngineError as error:
                 yield service_pb2.ModelStreamInferResponse(error_message=encode_error(error))
-            finally:
-                self._beat.running -= 1
+
+    def core_of(self, model_name: str) -> EngineCore:
+        """Return the core.
+
+        Raises:
+            EngineUnavailableError: it is still loading, or the model has another name.
+        """
+        if self.core is None or model_name != MODEL_NAME:
+            problem = "the engine is loading its model" if self.core is None else "unknown model"
+            raise EngineUnavailableError(problem)
+        return self.core
 
     async def _is_ready(self) -> bool:
         return self.core is not None and await self.core.health()
@@ -177,13 +152,49 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc] # ge
         return self.core
 
 
-def create_server(service: InferenceService, endpoint: str) -> grpc.aio.Server:
+class EngineServer:
+    """The gRPC service and, where its address is a unix socket, the step streams beside it."""
+
+    def __init__(self, service: InferenceService, endpoint: str) -> None:
+        """Bind the service to ``endpoint``.
+
+        Raises:
+            RuntimeError: the address is taken or impossible.
+        """
+        self._service = service
+        self._grpc = grpc.aio.server(options=SERVER_OPTIONS)
+        add_GRPCInferenceServiceServicer_to_server(service, self._grpc)
+        self._grpc.add_insecure_port(endpoint)
+        path = stream_path(endpoint)
+        self._steps = None if path is None else StepServer(service.core_of, path)
+
+    async def start(self) -> None:
+        """Serve."""
+        if self._steps is not None:
+            try:
+                await self._steps.start()
+            except OSError as error:
+                # The path is a little longer than the service's own. Every client can do without.
+                logger.warning("no step streams: %s", error)
+            else:
+                self._service.has_steps = True
+        await self._grpc.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """End step streams at once, and RPCs after ``grace_s`` seconds."""
+        if self._steps is not None:
+            await self._steps.stop()
+        await self._grpc.stop(grace_s)
+
+    async def wait_for_termination(self) -> None:
+        """Return once the server has been stopped."""
+        await self._grpc.wait_for_termination()
+
+
+def create_server(service: InferenceService, endpoint: str) -> EngineServer:
     """Return a server that is bound to ``endpoint`` and not yet started.
 
     Raises:
         RuntimeError: the address is taken or impossible.
     """
-    server = grpc.aio.server(options=SERVER_OPTIONS)
-    add_GRPCInferenceServiceServicer_to_server(service, server)
-    server.add_insecure_port(endpoint)
-    return server
+    return EngineServer(service, endpoint)

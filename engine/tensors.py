@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 SWAP = sys.byteorder == "big"
-TYPE_CODES = {"INT32": "i", "UINT64": "Q", "FP32": "f", "BOOL": "b"}
+TYPE_CODES = {"INT32": "i", "INT64": "q", "UINT64": "Q", "FP32": "f", "BOOL": "b"}
 LENGTH = struct.Struct("<I")
 
 
@@ -37,9 +37,9 @@ class TensorWriter:
         self._descriptors.add(name=name, datatype=datatype, shape=shape or (len(values),))
         self._contents.append(packed.tobytes())
 
-    def texts(self, name: str, values: Sequence[bytes]) -> None:
+    def texts(self, name: str, values: Sequence[bytes | memoryview]) -> None:
         """Append a BYTES tensor."""
-        parts: list[bytes] = []
+        parts: list[bytes | memoryview] = []
         for value in values:
             parts += (LENGTH.pack(len(value)), value)
         self._descriptors.add(name=name, datatype="BYTES", shape=(len(values),))

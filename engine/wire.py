@@ -48,6 +48,7 @@ INPUTS: dict[str, tuple[str, tuple[int, ...]]] = {
     "min_tokens": ("INT32", (1,)),
     "ignore_stop_token_ids": ("BOOL", (1,)),
     "guided_decoding_guide": ("BYTES", (1,)),
+    "guided_decoding_begun": ("INT32", (1,)),
     "logprobs": ("INT32", (1,)),
     "priority": ("INT32", (1,)),
     "cache_salt": ("BYTES", (1,)),
@@ -92,6 +93,7 @@ def encode_request(request: EngineRequest) -> service_pb2.ModelInferRequest:
         ("stop_token_ids", request.stop_ids),
         ("min_tokens", (request.min_tokens,) if request.min_tokens else ()),
         ("ignore_stop_token_ids", (1,) if request.ignore_stop_ids else ()),
+        ("guided_decoding_begun", (request.grammar_begun,) if request.grammar_begun else ()),
         ("logprobs", () if request.logprobs is None else (request.logprobs,)),
         ("priority", (request.priority,) if request.priority else ()),
     )
@@ -140,6 +142,7 @@ def decode_request(message: service_pb2.ModelInferRequest) -> EngineRequest:
         sampling=_decode_sampling(reader),
         stop_ids=tuple(reader.numbers("stop_token_ids", "INT32") or ()),
         grammar=grammar,
+        grammar_begun=reader.number("guided_decoding_begun", "INT32") or 0,
         logprobs=reader.number("logprobs", "INT32"),
         min_tokens=reader.number("min_tokens", "INT32") or 0,
         ignore_stop_ids=bool(reader.number("ignore_stop_token_ids", "BOOL")),

@@ -18,10 +18,11 @@ class LoggedToken(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one engine delta added to a choice."""
+    """What one engine delta added to a choice. ``token_ids`` are there only where they were asked for."""
 
     events: list[Event]
     logprobs: list[LoggedToken]
+    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,9 @@ class TokenUsage:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceResult:
-    """One finished choice. ``logprobs`` is None when they were not asked for."""
+    """One finished choice. ``logprobs`` and ``token_ids`` are None when they were not asked for."""
 
     answer: Answer
     finish_reason: str
     logprobs: list[LoggedToken] | None
+    token_ids: list[int] | None = None

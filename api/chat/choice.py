@@ -1,43 +1,34 @@
 """One choice of an answer: an engine sequence on one side, parsed steps on the other.
 
-Closing the steps closes the engine's iterator, which frees its slot. What the prompt is and what is allowed is
-``api.chat.service``'s.
+The engine calls, and the call ends where the step is written: between them there is no task and no queue. What the
+prompt is and what is allowed is ``api.chat.service``'s.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
 from api.chat.answers import LoggedToken, Step
+from api.chat.engine import Engine
+from api.chat.sinks import EarlySteps, StepSink
 from api.gemma4.events import CallEnd, CallStart, ContentDelta, Event, ReasoningDelta
 from api.gemma4.parse import Parser
 from api.gemma4.tokenizer import Gemma4Tokenizer
-from engine.core import EngineDelta, EngineLimits, EngineRequest, FinishReason, TokenLogprob
-from engine.errors import EngineUnavailableError
+from engine.core import (
+    EngineDelta,
+    EngineRequest,
+    FinishReason,
+    Running,
+    TokenLogprob,
+    join_deltas,
+)
+from engine.errors import EngineError, EngineUnavailableError
 
 
-class Engine(Protocol):
-    """What the chat service needs of the engine's client."""
-
-    def generate(self, request: EngineRequest) -> AsyncIterator[EngineDelta]:
-        """Yield deltas until one has a finish reason; closing the iterator aborts the sequence."""
-        ...
-
-    async def limits(self) -> EngineLimits:
-        """Return the engine's limits.
-
-        Raises:
-            EngineUnavailableError: while the engine cannot be reached.
-        """
-        ...
-
-    async def ready(self) -> bool:
-        """Tell whether the engine can generate now."""
-        ...
+def _ignore() -> None:
+    """Do nothing."""
 
 
 def new_call_id() -> str:
@@ -46,9 +37,9 @@ def new_call_id() -> str:
 
 
 class Choice:
-    """One running choice. The attributes are final when ``steps`` has ended."""
+    """One running choice, an ``engine.core.Receiver``. The attributes are final once ``has_ended``."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a caller may want of an answer has four independent facets
         self,
         request: EngineRequest,
         parser: Parser,
@@ -57,6 +48,7 @@ class Choice:
         silent_stop_ids: frozenset[int],
         one_by_one: bool,
         thoughts: bool,
+        token_ids: bool = False,
     ) -> None:
         """Prepare.
 
@@ -67,6 +59,7 @@ class Choice:
             silent_stop_ids: ordinary ids that end the answer and are not part of it.
             one_by_one: look at every id on its own, as stop texts and probabilities need it.
             thoughts: pass the thought on to the caller.
+            token_ids: tell the caller the ids of every step.
         """
         self._silent_stop_ids = silent_stop_ids
         self._request = request
@@ -75,7 +68,17 @@ class Choice:
         self._one_by_one = one_by_one
         self._thoughts = thoughts
         self._pending: list[LoggedToken] = []
+        self._fed = 0
         self._has_call = False
+        self._is_plain = thoughts and not one_by_one and not token_ids
+        self.has_token_ids = token_ids
+        self._sink: StepSink = EarlySteps()
+        self._held: list[EngineDelta] | None = None
+        self._running: Running | None = None
+        self._on_change: Callable[[], None] = _ignore
+        self.has_begun = False
+        self.error: Exception | None = None
+        """Why it has failed, if it has."""
         self.finish_reason = ""
         self.completion_tokens = 0
         self.cached_tokens: int | None = None
@@ -90,26 +93,110 @@ class Choice:
         """Number of tokens that belong to thoughts, shown or not."""
         return self._parser.reasoning_tokens
 
-    async def steps(self, engine: Engine) -> AsyncGenerator[Step, None]:
-        """Run the sequence. A step may be empty: it only tells that the engine is at work.
+    @property
+    def has_ended(self) -> bool:
+        """Whether the last step was written."""
+        return bool(self.finish_reason)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether steps are held back until ``release``."""
+        return self._held is not None
+
+    async def start(self, engine: Engine, on_change: Callable[[], None]) -> None:
+        """Start the sequence. ``on_change`` is called when the choice has begun, is held, has ended or has failed.
 
         Raises:
-            engine.errors.EngineError: when the engine refuses or fails.
+            engine.errors.EngineUnavailableError: the engine cannot be reached.
         """
-        async with aclosing(engine.generate(self._request)) as deltas:  # type: ignore[type-var]
-            async for delta in deltas:
-                step = self._read(delta)
-                yield step
-                if self.finish_reason:
-                    return
-        problem = "the engine's stream ended early"
-        raise EngineUnavailableError(problem)
+        self._on_change = on_change
+        self._running = await engine.start(self._request, self)
+
+    def close(self) -> None:
+        """End the sequence if it still runs, which frees its slot in the engine."""
+        if self._running is not None:
+            self._running.close()
+
+    def attach(self, sink: StepSink) -> None:
+        """Send the steps to ``sink`` from now on, those that are there already at once."""
+        early, self._sink = self._sink, sink
+        for step in early.steps if isinstance(early, EarlySteps) else ():
+            self._write(step)
+        if self.finish_reason:
+            sink.end(self.finish_reason)
+
+    def release(self) -> None:
+        """Go on after a hold: what came meanwhile is one step."""
+        held, self._held = self._held, None
+        if held:
+            self.delta(join_deltas(held))
+
+    # What the engine calls
+
+    def ids(self, token_ids: tuple[int, ...]) -> None:
+        """Read ids about which there is nothing else to say: nearly every token comes this way."""
+        if self._held is not None or not self._is_plain or not self.has_begun:
+            self.delta(EngineDelta(token_ids))
+            return
+        try:
+            self.completion_tokens += len(token_ids)
+            text = self._parser.plain_text(token_ids[0]) if len(token_ids) == 1 else None
+            if text is None:
+                self._write_events(self._parser.feed(token_ids))
+            elif not self._sink.text(text):
+                self._hold()
+        except Exception as error:  # noqa: BLE001 - the request's boundary: it fails, the engine's other sequences go on
+            self._fail(error)
+
+    def delta(self, delta: EngineDelta) -> None:
+        """Read a delta."""
+        if self._held is not None:
+            self._held.append(delta)
+            return
+        try:
+            self._write(self._read(delta))
+            if self.finish_reason:
+                self.close()
+                self._sink.end(self.finish_reason)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(error)
+            return
+        if not self.has_begun or self.finish_reason:
+            self.has_begun = True
+            self._on_change()
+
+    def failed(self, error: EngineError) -> None:
+        """Fail, but not before what was held back."""
+        self.release()
+        if not self.finish_reason:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if self.error is None:
+            self.error = error
+            self.close()
+            self._on_change()
+
+    def _write(self, step: Step) -> None:
+        if not self._sink.write(step):
+            self._hold()
+
+    def _write_events(self, events: list[Event]) -> None:
+        if events:
+            self._note_calls(events)
+            self._write(Step(events, []))
+
+    def _hold(self) -> None:
+        if self._held is None:
+            self._held = []
+            self._on_change()
 
     def _read(self, delta: EngineDelta) -> Step:
         """Turn one delta into a step; set ``finish_reason`` with the last one."""
         self.completion_tokens += len(delta.token_ids)
         if delta.usage is not None:
             self.cached_tokens = delta.usage.cached_tokens
+        ids = delta.token_ids if self.has_token_ids else ()
         delta = self._without_silent_stop(delta) if self._silent_stop_ids else delta
         logged: list[LoggedToken] = []
         events = self._feed_singly(delta, logged) if self._one_by_one else self._parser.feed(delta.token_ids)
@@ -122,7 +209,8 @@ class Choice:
             events += self._end(delta, logged)
         if not self._thoughts:
             events = [event for event in events if type(event) is not ReasoningDelta]
-        return Step(events, logged)
+        # Nothing that the engine drew after a stop text is part of the answer.
+        return Step(events, logged, ids[: self._fed] if self._parser.stopped else ids)
 
     def _without_silent_stop(self, delta: EngineDelta) -> EngineDelta:
         """Cut the caller's own stop id off the last delta."""
@@ -159,6 +247,7 @@ class Choice:
             new = self._parser.feed((token_id,))
             events += new
             if self._parser.stopped:
+                self._fed = position + 1
                 break
             if not delta.logprobs:
                 continue

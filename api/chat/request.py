@@ -1,9 +1,7 @@
 """The canonical chat request: one frozen, dialect-free form that every dialect is translated to.
 
-This module owns the vocabulary only. Dialects (``api.dialects``) fill it in and refuse unknown fields,
-``api.chat.roles`` checks the order of messages, ``api.media`` turns every ``ImagePart`` into a ``ResolvedImage``, and
-``api.gemma4`` makes a prompt and a generation plan of it. A value of None means "not given by the caller" wherever a
-default belongs to the model.
+Dialects (``api.dialects``) fill it in, ``api.chat.roles`` checks the order of messages, ``api.media`` fetches pictures,
+and ``api.gemma4`` makes a prompt and a plan of it. None means "not given" wherever a default belongs to the model.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """Where a picture comes from, as the caller wrote it: a ``data:`` or ``http(s):`` URL."""
+    """Where a picture comes from, as the caller wrote it: a URL, bare base64, or a path (``api.media.source``)."""
 
     url: str
 
@@ -107,7 +105,7 @@ class ToolResponse:
 
 @dataclass(frozen=True, slots=True)
 class SystemMessage:
-    """Instructions; text only."""
+    """Instructions: text, and pictures that they speak of."""
 
     content: Content
 
@@ -242,7 +240,10 @@ class Thinking:
 
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:
-    """What the caller said about sampling; None takes the model's default (``api.gemma4.plan``)."""
+    """What the caller said about sampling; None takes the model's default (``api.gemma4.plan``).
+
+    ``bad_words`` stand nowhere in thought and answer; of ``allowed_token_ids``, if given, all drawn ids are.
+    """
 
     temperature: float | None = None
     top_p: float | None = None
@@ -253,14 +254,16 @@ class SamplingOptions:
     frequency_penalty: float | None = None
     seed: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    bad_words: tuple[str, ...] = ()
+    allowed_token_ids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OutputLimits:
     """Where an answer ends. ``max_tokens`` None takes what the context leaves.
 
-    ``stop`` texts and ``stop_token_ids`` end the answer and are not part of it; ``min_tokens`` forbids an end before so
-    many tokens; ``ignore_eos`` never ends but by length or ``stop``.
+    ``stop`` texts and ``stop_token_ids`` end it, and are part of it only with ``include_stop``; ``min_tokens`` forbids
+    an end before so many tokens; ``ignore_eos`` never ends but by length or ``stop``.
     """
 
     max_tokens: int | None = None
@@ -268,14 +271,15 @@ class OutputLimits:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    include_stop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """One request to answer a conversation, ``n`` times.
 
-    ``logprobs`` None means none, 0 the chosen token only, k the k most likely too. ``add_generation_prompt`` and
-    ``continue_final_message`` exclude each other.
+    ``logprobs`` None means none, 0 the chosen token only, k the k most likely too; ``token_ids`` tells all ids.
+    ``add_generation_prompt`` and ``continue_final_message`` exclude each other.
     """
 
     model: str
@@ -288,6 +292,7 @@ class ChatRequest:
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     limits: OutputLimits = field(default_factory=OutputLimits)
     logprobs: int | None = None
+    token_ids: bool = False
     n: int = 1
     add_generation_prompt: bool = True
     continue_final_message: bool = False

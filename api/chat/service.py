@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 
-from api.chat.answers import ChoiceResult, LoggedToken, Step, TokenUsage
-from api.chat.choice import Choice, Engine, new_call_id
+from api.chat.answers import ChoiceResult, TokenUsage
+from api.chat.choice import Choice, new_call_id
+from api.chat.engine import Engine
 from api.chat.request import ChatRequest
 from api.chat.roles import check_roles
-from api.chat.together import run_together
-from api.gemma4.answer import AnswerCollector
+from api.chat.sinks import StepCollector, StepSink
 from api.gemma4.parse import Parser
 from api.gemma4.plan import GenerationPlan, make_plan
 from api.gemma4.prompt import Prompt
@@ -19,34 +20,57 @@ from api.media.resolver import MediaResolver
 
 
 class Conversation:
-    """One accepted request with its running choices. Close it, whatever happened."""
+    """One accepted request with its choices. Close it, whatever happened."""
 
     def __init__(self, engine: Engine, prompt: Prompt, choices: list[Choice]) -> None:
         self.prompt_tokens = len(prompt.ids)
+        self.prompt_ids = prompt.ids if choices[0].has_token_ids else None
+        """The prompt's ids, where the caller asked for ids."""
         self._image_tokens = sum(image.soft_tokens for image in prompt.images)
+        self._engine = engine
         self._choices = choices
-        self._streams = [choice.steps(engine) for choice in choices]
+        self._news = asyncio.Event()
 
     @property
     def completion_tokens(self) -> int:
         """Tokens generated so far, by all choices."""
         return sum(choice.completion_tokens for choice in self._choices)
 
-    async def first_steps(self) -> list[Step]:
-        """Wait until every choice has begun.
+    async def begin(self) -> int:
+        """Start every choice, wait until all have begun, and return how many there are.
 
         Raises:
             engine.errors.EngineError: when the engine refuses the request.
         """
-        return await run_together([_next(stream) for stream in self._streams])
+        for choice in self._choices:
+            await choice.start(self._engine, self._news.set)
+        await self._wait_until(lambda: all(choice.has_begun for choice in self._choices))
+        return len(self._choices)
 
-    def steps(self, index: int) -> AsyncIterator[Step]:
-        """Return the steps of one choice that were not taken yet."""
-        return self._streams[index]
+    async def run(self, sinks: Sequence[StepSink], drain: Callable[[], Awaitable[None]]) -> None:
+        """Send the steps of each choice to its sink until all have ended.
 
-    def finish_reason(self, index: int) -> str:
-        """Return why a choice has ended."""
-        return self._choices[index].finish_reason
+        Args:
+            sinks: one for each choice; the steps that are there already come first.
+            drain: waits until a reader who is behind has caught up; meanwhile what comes is held back.
+
+        Raises:
+            engine.errors.EngineError: when the engine fails.
+        """
+        for choice, sink in zip(self._choices, sinks, strict=True):
+            choice.attach(sink)
+        while True:
+            await self._wait_until(
+                lambda: (
+                    all(choice.has_ended for choice in self._choices) or any(choice.is_held for choice in self._choices)
+                )
+            )
+            held = [choice for choice in self._choices if choice.is_held]
+            if not held:
+                return
+            await drain()
+            for choice in held:
+                choice.release()
 
     async def results(self) -> list[ChoiceResult]:
         """Run every choice to its end.
@@ -54,7 +78,18 @@ class Conversation:
         Raises:
             engine.errors.EngineError: when the engine refuses or fails.
         """
-        return await run_together([self._collect(index) for index in range(len(self._choices))])
+        await self.begin()
+        sinks = [StepCollector() for _ in self._choices]
+        await self.run(sinks, _nothing_to_wait_for)
+        return [
+            ChoiceResult(
+                sink.answer(),
+                choice.finish_reason,
+                sink.logged if choice.has_logprobs else None,
+                sink.token_ids if choice.has_token_ids else None,
+            )
+            for choice, sink in zip(self._choices, sinks, strict=True)
+        ]
 
     def usage(self) -> TokenUsage:
         """Return the token counts; the prompt counts once."""
@@ -66,23 +101,23 @@ class Conversation:
             cached_tokens=self._choices[0].cached_tokens,
         )
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """End what still runs and free its slots in the engine."""
-        for stream in self._streams:
-            await stream.aclose()
+        for choice in self._choices:
+            choice.close()
 
-    async def _collect(self, index: int) -> ChoiceResult:
-        collector = AnswerCollector()
-        logged: list[LoggedToken] = []
-        async for step in self._streams[index]:
-            collector.add(step.events)
-            logged += step.logprobs
-        choice = self._choices[index]
-        return ChoiceResult(collector.answer(), choice.finish_reason, logged if choice.has_logprobs else None)
+    async def _wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Wait until the choices are as wished, unless one of them fails before: then raise what it failed with."""
+        while not is_so():
+            for choice in self._choices:
+                if choice.error is not None:
+                    raise choice.error
+            self._news.clear()
+            await self._news.wait()
 
 
-async def _next(stream: AsyncIterator[Step]) -> Step:
-    return await anext(stream)
+async def _nothing_to_wait_for() -> None:
+    """Return: a collector is never behind."""
 
 
 class ChatService:
@@ -139,4 +174,5 @@ class ChatService:
             silent_stop_ids=frozenset(plan.extra_stop_ids),
             one_by_one=bool(plan.stop) or plan.logprobs is not None,
             thoughts=request.thinking.include,
+            token_ids=request.token_ids,
         )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
+from typing import Final
 
 from fastapi import FastAPI
 
@@ -16,9 +16,14 @@ from api.http.errors import install_error_handlers
 from api.http.middleware import RequestScope
 from api.http.options import ApiOptions
 from api.http.server_state import ServerState
-from api.media.resolver import MediaLimits, MediaResolver
+from api.media.decoder_pool import DecoderPool
+from api.media.fetch import UrlFetcher
+from api.media.resolver import Decoder, MediaLimits, MediaResolver
 from config.runtime import ApiRuntime
 from engine.triton.client import EngineClient
+
+_WARM_AFTER_S: Final = 1.0
+"""When the first decoder is started: after the rush for the cores in which the engine loads its model."""
 
 
 def create_app(runtime: ApiRuntime, options: ApiOptions) -> FastAPI:
@@ -33,8 +38,10 @@ def create_app(runtime: ApiRuntime, options: ApiOptions) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = EngineClient(runtime.engine_endpoints)
-        executor = ThreadPoolExecutor(options.decoder_threads, thread_name_prefix="decode")
-        media = MediaResolver(MediaLimits(options.max_images, options.image_tokens, options.max_image_bytes), executor)
+        decoders = DecoderPool(options.decoders)
+        if options.max_images:
+            decoders.warm(_WARM_AFTER_S)
+        media = _media_resolver(options, decoders)
         app.state.server = ServerState(
             service=ChatService(engine, tokenizer, media),
             engine=engine,
@@ -46,7 +53,7 @@ def create_app(runtime: ApiRuntime, options: ApiOptions) -> FastAPI:
         try:
             yield
         finally:
-            executor.shutdown(wait=False, cancel_futures=True)
+            await decoders.close()
             await engine.close()
 
     app = FastAPI(
@@ -64,6 +71,18 @@ def create_app(runtime: ApiRuntime, options: ApiOptions) -> FastAPI:
     install_error_handlers(app)
     app.add_middleware(RequestScope)
     return app
+
+
+def _media_resolver(options: ApiOptions, decoder: Decoder) -> MediaResolver:
+    limits = MediaLimits(
+        max_images=options.max_images,
+        default_tokens=options.image_tokens,
+        max_image_bytes=options.max_image_bytes,
+        local_folder=options.local_media_path,
+        cache_bytes=options.image_cache_bytes,
+    )
+    fetcher = UrlFetcher(options.fetch_policy, options.fetch_limits) if options.fetch_policy else None
+    return MediaResolver(limits, decoder, fetcher)
 
 
 def _version() -> str:

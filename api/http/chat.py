@@ -1,8 +1,8 @@
 """``POST /v1/chat/completions``: one route for streamed and whole answers.
 
 The answer object is the ASGI application of the response: it runs the request, watches for the client to leave, and
-writes chunks straight to the socket. A fault before the first token is an HTTP status; a later one is an event in the
-stream.
+sends what the dialect's encoder makes of each step. A fault before the first token is an HTTP status; a later one is an
+event in the stream.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -19,13 +19,13 @@ from starlette.types import Receive, Scope, Send
 
 from api.chat.answers import Step
 from api.chat.service import Conversation
-from api.chat.together import run_together
 from api.dialects.openai_answer import DONE, AnswerHead, ChunkWriter, completion, error_event, usage_chunk
 from api.dialects.openai_chat import ChatCall, ChatCompletionRequest, parse_chat_request
 from api.errors import ModelNotFoundError
 from api.http.body import read_json_object
 from api.http.disconnect import run_until_gone
 from api.http.errors import describe
+from api.http.response_body import ResponseBody, response_body
 from api.http.server_state import ServerState, state_of
 
 router = APIRouter()
@@ -86,57 +86,62 @@ class ChatAnswer(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the request until it ends or the client leaves, which closes the engine's sequences at once."""
         with self._state.running():
-            await run_until_gone(receive, self._answer(scope, send))
+            await run_until_gone(receive, self._answer(scope, receive, send))
 
-    async def _answer(self, scope: Scope, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         conversation = await self._state.service.prepare(self._call.request, self._head.answer_id)
         scope["state"]["access_notes"] = notes = {"prompt_tokens": conversation.prompt_tokens}
         try:
             if self._call.stream:
-                await self._send_stream(scope, send, conversation)
+                await self._send_stream(scope, conversation, receive, send)
             else:
                 await self._send_whole(send, conversation)
         finally:
             notes["completion_tokens"] = conversation.completion_tokens
-            await conversation.close()
+            conversation.close()
 
     async def _send_whole(self, send: Send, conversation: Conversation) -> None:
         results = await conversation.results()
-        body = completion(self._head, results, conversation.usage())
+        body = completion(self._head, results, conversation.usage(), conversation.prompt_ids)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": self._with_ignored(headers)})
         await send({"type": "http.response.body", "body": body})
 
-    async def _send_stream(self, scope: Scope, send: Send, conversation: Conversation) -> None:
+    async def _send_stream(self, scope: Scope, conversation: Conversation, receive: Receive, send: Send) -> None:
         with_usage = self._call.include_usage
-        first = await conversation.first_steps()
+        count = await conversation.begin()
         await send({"type": "http.response.start", "status": 200, "headers": self._with_ignored(_STREAM_HEADERS)})
-        writers = [ChunkWriter(self._head, index, with_usage=with_usage) for index in range(len(first))]
+        body = response_body(receive, send)
+        shared: dict[str, Any] = {"with_usage": with_usage, "prompt_ids": conversation.prompt_ids}
+        streams = [EventStream(body, ChunkWriter(self._head, index, **shared)) for index in range(count)]
         try:
-            pumps = [
-                _pump(send, writer, step, conversation, index)
-                for index, (writer, step) in enumerate(zip(writers, first, strict=True))
-            ]
-            # One choice needs no task of its own: its chunks go out on the way that brings the engine's deltas in.
-            await run_together(pumps)
+            await conversation.run(streams, body.drain)
         except Exception as error:  # noqa: BLE001 - the request boundary: the status is sent, so the stream must say it
             failure = describe(error, scope["state"]["request_id"])
             end = error_event(failure.body()) + DONE
         else:
             end = (usage_chunk(self._head, conversation.usage()) if with_usage else b"") + DONE
-        await send({"type": "http.response.body", "body": end})
+        await body.finish(end)
 
     def _with_ignored(self, headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         return [*headers, *((name.encode(), value.encode()) for name, value in ignored_headers(self._call).items())]
 
 
-async def _pump(send: Send, writer: ChunkWriter, first: Step, conversation: Conversation, index: int) -> None:
-    """Send one choice from its first step to its last."""
-    await send({"type": "http.response.body", "body": writer.opening() + writer.write(first), "more_body": True})
-    steps: AsyncIterator[Step] = conversation.steps(index)
-    async for step in steps:
-        body = writer.write(step)
-        if body:
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-    closing = writer.closing(conversation.finish_reason(index))
-    await send({"type": "http.response.body", "body": closing, "more_body": True})
+class EventStream:
+    """Sends the steps of one choice as server-sent events; ``text`` is what nearly every token goes through."""
+
+    def __init__(self, body: ResponseBody, writer: ChunkWriter) -> None:
+        """Send the opening event."""
+        self._body = body
+        self._writer = writer
+        self.text = body.writer_between(*writer.text_frame, writer.encode_text)
+        body.write(writer.opening())
+
+    def write(self, step: Step) -> bool:
+        """Send a step; false when the client is behind."""
+        chunk = self._writer.write(step)
+        return self._body.write(chunk) if chunk else True
+
+    def end(self, finish_reason: str) -> None:
+        """Send the event that says why the choice has ended."""
+        self._body.write(self._writer.closing(finish_reason))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from api.media.decoder import DecoderLimits
+from api.media.fetch import FetchLimits
+from api.media.fetch_policy import FetchPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +19,14 @@ class ApiOptions:
     max_images: int = 5
     max_image_bytes: int = 20 * 1024 * 1024
     image_tokens: int = 280
+    image_cache_bytes: int = 64 * 1024 * 1024
+    local_media_path: Path | None = None
+    fetch_policy: FetchPolicy | None = field(default_factory=FetchPolicy)
+    """Where pictures may be fetched from; None refuses URLs."""
+    fetch_limits: FetchLimits = field(default_factory=FetchLimits)
+    decoders: DecoderLimits = field(default_factory=DecoderLimits)
     lenient_requests: bool = False
     diagnostics: bool = False
     max_body_bytes: int = 64 * 1024 * 1024
     body_timeout_s: float = 120.0
-    decoder_threads: int = 2
     shutdown_grace_s: float = 30.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from starlette.requests import Request
 
-from api.chat.choice import Engine
+from api.chat.engine import Engine
 from api.chat.service import ChatService
 from api.errors import UnavailableError
 from api.http.options import ApiOptions

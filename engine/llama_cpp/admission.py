@@ -42,6 +42,7 @@ def check_request(request: EngineRequest, limits: EngineLimits, image_token_id: 
     _check_ids("sampling.logit_bias", request.sampling.logit_bias, limits.vocab_size)
     _check(request.max_tokens >= 1, "max_tokens", "is below 1")
     _check(request.min_tokens >= 0, "min_tokens", "is negative")
+    _check(0 <= request.grammar_begun <= len(request.prompt_ids), "grammar_begun", "is not within the prompt")
     _check(request.logprobs is None or 0 <= request.logprobs <= MAX_LOGPROBS, "logprobs", f"is not 0 to {MAX_LOGPROBS}")
     _check_sampling(request.sampling)
     for index, image in enumerate(request.images):

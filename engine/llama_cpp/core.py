@@ -153,8 +153,9 @@ class LlamaCppCore:
 
     async def _compile(self, request: EngineRequest) -> GrammarState:
         loop = asyncio.get_running_loop()
+        begun = request.prompt_ids[len(request.prompt_ids) - request.grammar_begun :]
         job = loop.run_in_executor(
-            self._grammar_threads, self._grammars.compile, request.grammar or "", request.stop_ids
+            self._grammar_threads, self._grammars.compile, request.grammar or "", request.stop_ids, begun
         )
         try:
             return await asyncio.wait_for(job, GRAMMAR_TIMEOUT_S)

@@ -1,7 +1,7 @@
 """Grammars: compiling llguidance's Lark text, and masking logits with it.
 
 The only module that knows llguidance. Compiling happens off the event loop and off the step thread (the caller sees to
-that; llguidance releases the interpreter lock meanwhile); masking happens in the step thread and costs some 25 µs.
+that; llguidance releases the interpreter lock meanwhile); masking happens in the step thread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 
-from engine.errors import EngineLoadError, InvalidGrammarError
+from engine.errors import EngineLoadError, GrammarMismatchError, InvalidGrammarError
+from engine.llama_cpp.logit_mask import MaskWriter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +30,9 @@ MAX_ERROR_CHARACTERS = 500
 class GrammarState:
     """Where one sequence is in its grammar."""
 
-    def __init__(self, matcher: LLMatcher, stop_ids: Sequence[int]) -> None:
+    def __init__(self, matcher: LLMatcher, stop_ids: Sequence[int], writer: MaskWriter) -> None:
         self._matcher = matcher
+        self._writer = writer
         self._stop_ids = np.array(stop_ids, dtype=np.int64)
 
     def mask(self, row: NDArray[np.float32], *, stops_allowed: bool) -> bool:
@@ -46,11 +48,27 @@ class GrammarState:
         """
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         self._check()
-        allowed = np.unpackbits(bits, count=len(row), bitorder="little").view(np.bool_)
-        if stops_allowed and len(self._stop_ids) and self._matcher.is_accepting():
-            allowed[self._stop_ids] = True
-        np.putmask(row, ~allowed, -np.inf)
-        return bool(np.isfinite(row.max()))
+        if not (stops_allowed and len(self._stop_ids) and self._matcher.is_accepting()):
+            return self._writer.write(row, bits)
+        stops = row[self._stop_ids]
+        left = self._writer.write(row, bits)
+        row[self._stop_ids] = stops
+        return left or bool(np.isfinite(stops.max()))
+
+    def begin(self, token_ids: Sequence[int]) -> None:
+        """Advance by ids that were there before.
+
+        Raises:
+            GrammarMismatchError: the grammar does not take them.
+        """
+        taken = self._matcher.try_consume_tokens(list(token_ids))
+        self._check()
+        if taken < len(token_ids):
+            message = (
+                "the answer has begun with something that does not fit what it is held to: "
+                f"of its {len(token_ids)} tokens the first {taken} do"
+            )
+            raise GrammarMismatchError(message)
 
     def accept(self, token_id: int) -> None:
         """Advance by a drawn id.
@@ -73,7 +91,10 @@ class GrammarState:
 
 
 class GrammarCompiler:
-    """Compiles grammars for one vocabulary and keeps the most recently used ones. Thread-safe."""
+    """Compiles grammars for one vocabulary and keeps the most recently used ones.
+
+    Compiling is thread-safe; the states that it makes share what they mask with, so they belong to one thread.
+    """
 
     def __init__(self, tokenizer_path: Path, vocab_size: int) -> None:
         """Build llguidance's view of the vocabulary (seconds for 262,144 ids).
@@ -91,14 +112,16 @@ class GrammarCompiler:
         except (ValueError, RuntimeError) as error:
             message = f"the tokenizer file {tokenizer_path} does not fit the model: {error}"
             raise EngineLoadError(message) from error
+        self._writer = MaskWriter(vocab_size)
         self._lock = threading.Lock()
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
 
-    def compile(self, text: str, stop_ids: Sequence[int]) -> GrammarState:
-        """Compile a grammar, or copy it from the cache.
+    def compile(self, text: str, stop_ids: Sequence[int], begun: Sequence[int] = ()) -> GrammarState:
+        """Compile a grammar, or copy it from the cache, and advance it by the ids that the answer has begun with.
 
         Raises:
             InvalidGrammarError: it is too long or does not compile.
+            GrammarMismatchError: the answer has begun otherwise.
         """
         with self._lock:
             matcher = self._compiled.get(text)
@@ -110,7 +133,10 @@ class GrammarCompiler:
                 self._compiled[text] = matcher
                 while len(self._compiled) > CACHED_GRAMMARS:
                     self._compiled.popitem(last=False)
-        return GrammarState(matcher.deep_copy(), stop_ids)
+        state = GrammarState(matcher.deep_copy(), stop_ids, self._writer)
+        if begun:
+            state.begin(begun)
+        return state
 
     def _compile(self, text: str) -> LLMatcher:
         if len(text) > MAX_GRAMMAR_CHARACTERS:

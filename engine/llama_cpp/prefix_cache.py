@@ -151,7 +151,8 @@ class Planner:
             offer = self.keep(resident.slot, resident.keys, prompt)
             if offer.reused > donor.reused and not offer.restore:
                 donor = offer
-        if promised >= max(best.reused, donor.reused) + COPY_TOKENS:
+        # A copy taken now, with most of the prefix done, would have the rest of it computed twice, and side by side.
+        if promised >= best.reused + COPY_TOKENS and promised > donor.reused:
             return None
         if donor.reused >= best.reused + COPY_TOKENS:
             return Placement(spare.slot, donor.reused, donor=donor.slot)

@@ -137,7 +137,7 @@ class VisionTower:
 
     def _encode(self, image: Image) -> NDArray[np.float32]:
         library = self._library
-        with self._image_chunk(image.rgb, image.width, image.height) as chunk:
+        with self._image_chunk(bytes(image.rgb), image.width, image.height) as chunk:
             count = int(library.mtmd_input_chunk_get_n_tokens(chunk))
             if count != image.soft_tokens:
                 message = f"a {image.width}x{image.height} image gave {count} soft tokens, not {image.soft_tokens}"

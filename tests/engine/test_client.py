@@ -14,8 +14,9 @@ import pytest
 from engine.core import EngineDelta, EngineLimits, EngineRequest, EngineStats, FinishReason, Usage
 from engine.errors import EngineError, EngineUnavailableError
 from engine.server import InferenceService, create_server
-from engine.triton import client as client_module
+from engine.triton import endpoint as endpoint_module
 from engine.triton.client import EngineClient
+from engine.triton.protocol import GRPCInferenceServiceStub, service_pb2
 
 LIMITS = EngineLimits(64, 2, 2, 100, vision=False, grammar=False, logprobs=False, core="counting", model="m")
 
@@ -116,7 +117,7 @@ def test_a_lost_endpoint_does_not_hide_the_other():
 
 def test_an_unreachable_engine_is_an_error_within_the_deadline(monkeypatch):
     """Connecting has a deadline."""
-    monkeypatch.setattr(client_module, "CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(endpoint_module, "CONNECT_TIMEOUT_S", 0.2)
 
     async def main():
         async with client_of(["unix:/nowhere/e.sock"]) as client:
@@ -151,8 +152,8 @@ def test_another_model_name_is_refused():
 
     async def main():
         async with serving(1) as (_, addresses), grpc.aio.insecure_channel(addresses[0]) as channel:
-            stub = client_module.GRPCInferenceServiceStub(channel)
-            pb = client_module.service_pb2
+            stub = GRPCInferenceServiceStub(channel)
+            pb = service_pb2
             assert (await stub.ServerLive(pb.ServerLiveRequest())).live
             assert (await stub.ServerReady(pb.ServerReadyRequest())).ready
             assert not (await stub.ModelReady(pb.ModelReadyRequest(name="other"))).ready

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from engine.core import FinishReason, Sampling
-from engine.errors import InvalidGrammarError, InvalidRequestError
+from engine.errors import GrammarMismatchError, InvalidGrammarError, InvalidRequestError
 
 HOT = Sampling(temperature=3.0, top_k=0, top_p=1.0, seed=11)
 
@@ -52,6 +52,28 @@ def test_text_never_becomes_a_special_token(run, tools, vocabulary):
     pushed = Sampling(temperature=0.0, logit_bias={marker: 1000.0})
     wanted = tools.request(vocabulary.prompt(10), 12, grammar="start: /(?s:.){40}/", sampling=pushed)
     assert marker not in run(lambda engine: tools.collect(engine, wanted)).token_ids
+
+
+def test_a_grammar_goes_on_after_what_has_begun(run, tools, vocabulary, spell):
+    """Ids at the prompt's end that the grammar covers are taken first; ones that do not fit are refused."""
+    digits = tuple(vocabulary.ids[sign] for sign in "42")
+    word = tuple(vocabulary.ids[sign] for sign in "no")
+    prompt = vocabulary.prompt(10)
+    fields = {"grammar": "start: /[0-9]{6}/", "grammar_begun": 2, "sampling": HOT}
+
+    async def body(engine):
+        result = await tools.collect(engine, tools.request((*prompt, *digits), 40, **fields))
+        again = await tools.collect(engine, tools.request((*prompt, *digits), 40, grammar="start: /[0-9]{6}/"))
+        with pytest.raises(GrammarMismatchError, match="first 0"):
+            await tools.collect(engine, tools.request((*prompt, *word), 40, **fields))
+        with pytest.raises(InvalidRequestError, match="grammar_begun"):
+            await tools.collect(engine, tools.request(digits, 40, **{**fields, "grammar_begun": 3}))
+        return result, again
+
+    result, again = run(body)
+    assert re.fullmatch("[0-9]{4}", spell(result.token_ids))
+    assert re.fullmatch("[0-9]{6}", spell(again.token_ids))
+    assert result.finish_reason is FinishReason.STOP
 
 
 def test_a_stop_id_may_follow_where_the_grammar_may_end(run, tools, vocabulary):

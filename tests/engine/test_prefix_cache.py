@@ -140,8 +140,11 @@ def test_a_shared_prefix_that_is_being_computed_is_waited_for():
     """While another sequence computes the same long prefix, computing it twice would gain nothing."""
     keys = list(range(300))
     wanted = prompt([*keys[:200], 999, 998])
-    assert placed([slot([], 4)], wanted, [resident(keys, 40)]) is None
-    assert placed([slot([], 4)], wanted, [resident(keys, 100)]) == (4, 0, None)
+    for computed in (0, 40, 150, 199):
+        assert placed([slot([], 4)], wanted, [resident(keys, computed)]) is None
+    assert placed([slot([], 4)], wanted, [resident(keys, 200)]) == (4, 200, 7)
+    assert placed([slot([], 4)], prompt([*keys[:100], 999]), [resident(keys, 40)]) == (4, 0, None)
+    assert placed([slot(keys[:100], 4)], wanted, [resident(keys, 150)]) == (4, 100, None)
     assert placed([slot([], 4)], wanted, [resident(keys, 40, salt="x")]) == (4, 0, None)
 
 

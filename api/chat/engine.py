@@ -1,0 +1,31 @@
+"""What the chat service needs of the engine's client."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from engine.core import EngineLimits, EngineRequest, Receiver, Running
+
+
+class Engine(Protocol):
+    """Starts sequences and knows what they may be."""
+
+    async def start(self, request: EngineRequest, receiver: Receiver) -> Running:
+        """Start a sequence whose deltas the receiver takes; close what is returned, whatever happens.
+
+        Raises:
+            EngineUnavailableError: the engine cannot be reached. All other errors go to the receiver.
+        """
+        ...
+
+    async def limits(self) -> EngineLimits:
+        """Return the engine's limits.
+
+        Raises:
+            EngineUnavailableError: while the engine cannot be reached.
+        """
+        ...
+
+    async def ready(self) -> bool:
+        """Tell whether the engine can generate now."""
+        ...

@@ -32,7 +32,7 @@ make_environment() { \
 }
 endef
 
-.PHONY: help setup serve test check fmt lock docs bench demo-train demo-eval clean
+.PHONY: help setup serve test fuzz check fmt lock docs bench demo-train demo-eval clean
 
 help: ## Show this list
 	@echo "make TARGET [ARGS='...'] [PYTHON=/path/to/python3]"
@@ -46,6 +46,9 @@ serve: $(RUNTIME) ## Serve the model on http://127.0.0.1:8000 (port: NIM_SERVER_
 test: $(DEV) ## Run all tests, two at a time, in random order
 	@echo "Running the tests"
 	@$(BIN)/pytest -n 2 $(ARGS)
+
+fuzz: $(DEV) ## Send broken pictures through the real server (ARGS='--minutes 20')
+	@$(BIN)/python -m tests.fuzz.images $(ARGS)
 
 check: $(DEV) ## Check format, lint, types, import rules and generated documents
 	@echo "1/6 format: ruff format --check"
@@ -72,12 +75,14 @@ lock: $(DEV) ## Write the lock files again (ARGS=--upgrade moves to the newest v
 docs: $(RUNTIME) ## Write the generated documents again
 	@$(BIN)/python -m config.reference
 
-bench: $(DEV) ## Measure rendering, parsing, streaming, and what is enforced, against peers (about a quarter of an hour)
+bench: $(DEV) ## Measure rendering, parsing, streaming, pictures, and what is enforced, against peers (about a quarter of an hour)
 	@$(BIN)/python -m benchmarks.rendering
+	@$(BIN)/python -m benchmarks.masks
 	@$(BIN)/python -m benchmarks.streaming
+	@$(BIN)/python -m benchmarks.images
 	@$(BIN)/python -m benchmarks.enforcement
 
-demo-train: $(TRAIN) ## Train both demo checkpoints from scratch and export them (an hour or more on 2 cores)
+demo-train: $(TRAIN) ## Train both demo checkpoints from scratch and export them (an hour and a half on 2 cores)
 	@.venv-train/bin/python -m demo.train $(ARGS)
 	@.venv-train/bin/python -m demo.export
 

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import errno
 import logging
+import os
 import signal
 import socket
 import sys
@@ -26,6 +27,9 @@ from pydantic import ValidationError
 from api.gemma4.errors import VocabularyError
 from api.http.app import create_app
 from api.http.options import ApiOptions
+from api.media.decoder import DecoderLimits
+from api.media.fetch import FetchLimits
+from api.media.fetch_policy import FetchPolicy
 from config.environment import load_settings
 from config.errors import ConfigError
 from config.logs import configure_logging
@@ -35,6 +39,8 @@ from config.settings import Settings
 EXIT_CONFIG: Final = 64
 EXIT_PORT_TAKEN: Final = 98
 _BACKLOG: Final = 2048
+_MAX_DECODERS: Final = 4
+"""Decoder processes unless the user says how many; more would take memory for little."""
 
 _log = logging.getLogger("api")
 
@@ -77,13 +83,40 @@ def _fail(message: str, exit_code: int) -> int:
 
 
 def _options(settings: Settings) -> ApiOptions:
-    """Pick what this process needs from the user's settings."""
+    """Pick what this process needs from the user's settings.
+
+    Raises:
+        StartError: when the folder or the hosts of pictures cannot be used.
+    """
+    media, fetch = settings.media, settings.fetch
+    if media.allowed_local_path is not None and not media.allowed_local_path.is_dir():
+        raise StartError(f"NIM_ALLOWED_LOCAL_MEDIA_PATH is no folder: {media.allowed_local_path}", EXIT_CONFIG)
+    try:
+        policy = FetchPolicy(fetch.allowed_domains, fetch.allowed_ports) if fetch.allow_url_input else None
+    except ValueError as error:
+        raise StartError(f"NIM_ALLOWED_MEDIA_DOMAINS: {error}", EXIT_CONFIG) from error
     return ApiOptions(
         host=settings.server.host,
         port=settings.server.port,
         max_images=settings.media.max_images_per_prompt,
         max_image_bytes=settings.media.max_image_bytes,
         image_tokens=settings.media.image_tokens,
+        image_cache_bytes=media.image_cache_bytes,
+        decoders=DecoderLimits(
+            processes=media.decoders or min(len(os.sched_getaffinity(0)), _MAX_DECODERS),
+            memory_bytes=media.decoder_memory_bytes,
+            timeout_s=media.decoder_timeout_s,
+            max_image_bytes=media.max_image_bytes,
+        ),
+        local_media_path=media.allowed_local_path,
+        fetch_policy=policy,
+        fetch_limits=FetchLimits(
+            max_bytes=media.max_image_bytes,
+            connect_timeout_s=fetch.connect_timeout_s,
+            timeout_s=fetch.timeout_s,
+            max_parallel=fetch.max_parallel,
+            max_waiting=4 * fetch.max_parallel,
+        ),
         lenient_requests=settings.server.lenient_requests,
         diagnostics=settings.server.enable_diagnostics,
         max_body_bytes=settings.server.max_request_bytes,

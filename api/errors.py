@@ -14,6 +14,7 @@ from engine.errors import (
     ContextOverflowError,
     EngineError,
     EngineUnavailableError,
+    GrammarMismatchError,
     InvalidGrammarError,
     InvalidImageError,
     InvalidRequestError,
@@ -194,6 +195,7 @@ def _quote(text: str, limit: int = 200) -> str:
 _ENGINE_ERRORS: Final[tuple[tuple[type[EngineError], Callable[[str], ApiError]], ...]] = (
     (ContextOverflowError, lambda text: ContextLengthError(text, param="messages")),
     (InvalidGrammarError, lambda text: BadRequestError(text, param="response_format", code="invalid_grammar")),
+    (GrammarMismatchError, lambda text: BadRequestError(text, param="continue_final_message")),
     (InvalidImageError, lambda text: MediaError(text, param="messages")),
     (InvalidRequestError, BadRequestError),
     (QueueFullError, lambda _: OverloadedError("The server is busy: its queue is full. Try again shortly.")),

@@ -1,27 +1,25 @@
-"""``python -m benchmarks.rendering``: prompts, answers and grammars at the real vocabulary of 262,144 tokens.
+"""``python -m benchmarks.rendering``: prompts and answers at the real vocabulary of 262,144 tokens.
 
 Rendering is compared with Jinja2 and the model family's published template, which is read from the ``trl`` package's
-wheel at run time and kept nowhere else. Both sides start from decoded JSON; ours ends in token ids, the template in
-text, which is tokenised in a second figure. Parsing and grammars are timed alone. All times are CPU times.
+wheel at run time and kept nowhere else. Both sides start from decoded JSON; text is compared with text, and ids with
+the template's text tokenised. Parsing is timed alone. All times are CPU times.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import itertools
-import json
 import lzma
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from rich.console import Console
@@ -31,19 +29,15 @@ from tokenizers import Tokenizer
 from api.chat.request import ChatRequest
 from api.dialects.openai_chat import parse_chat_request
 from api.gemma4.parse import Parser
-from api.gemma4.plan import make_plan
 from api.gemma4.prompt import PromptState
 from api.gemma4.render import render
-from api.gemma4.token_cache import TokenCache
 from api.gemma4.tokenizer import Gemma4Tokenizer
 from benchmarks.conversations import messages, tools
-from engine.llama_cpp.grammar import GrammarCompiler
 
 ROOT: Final = Path(__file__).parent.parent
 TOKENIZER: Final = ROOT / "tests" / "data" / "gemma4" / "tokenizer.json.xz"
 TEMPLATE_PACKAGE: Final = "trl==1.16.0"
 TEMPLATE: Final = "trl/chat_templates/gemma4_v5.jinja"
-_CACHE_CHARACTERS: Final = 4_000_000
 
 CALL: Final = (
     '<|tool_call>call:tool_1{opts:{a:<|"|>x<|"|>,b:[<|"|>y<|"|>]},p0:<|"|>New York<|"|>,p1:2,p2:true}<tool_call|>'
@@ -56,20 +50,6 @@ ANSWERS: Final = {
     + 'def f(x):\n    return {"a": [x]}\n' * 600
     + '<|"|>,p1:1}<tool_call|>',
 }
-SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "maxLength": 40},
-        "kind": {"enum": ["person", "place", "thing"]},
-        "count": {"type": "integer", "minimum": 0, "maximum": 1000},
-        "ratio": {"type": "number"},
-        "tags": {"type": "array", "items": {"type": "string"}, "maxItems": 5},
-        "where": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-    "required": ["name", "kind", "where"],
-    "additionalProperties": False,
-}
-DOCUMENT: Final = {"name": "Ada", "kind": "person", "count": 12, "tags": ["a", "b"], "where": {"city": "London"}}
 
 
 def milliseconds(work: Callable[[], object], rounds: int) -> float:
@@ -80,6 +60,17 @@ def milliseconds(work: Callable[[], object], rounds: int) -> float:
         work()
         times.append(time.process_time() - start)
     return statistics.median(times) * 1000
+
+
+def medians(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Time several in turn, so that a busy spell of the machine falls on all of them alike; the medians count."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            start = time.process_time()
+            work()
+            times[name].append(time.process_time() - start)
+    return {name: statistics.median(values) * 1000 for name, values in times.items()}
 
 
 def load_template() -> str:
@@ -103,7 +94,7 @@ def chat_request(**fields: Any) -> ChatRequest:
 
 
 def render_table(tokenizer: Gemma4Tokenizer, tokenizer_json: str, rounds: int) -> Table:
-    """Time rendering, ours and the template's; check that both make the same ids."""
+    """Time rendering, ours and the template's; check that both make the same ids and the same text."""
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     source = load_template()
     template = environment.from_string(source)
@@ -117,28 +108,51 @@ def render_table(tokenizer: Gemma4Tokenizer, tokenizer_json: str, rounds: int) -
     def jinja_ids() -> list[int]:
         return list(plain.encode(jinja(), add_special_tokens=False).ids)
 
-    def cold() -> object:
-        tokenizer._cache = TokenCache(_CACHE_CHARACTERS)  # noqa: SLF001 - a server that has seen nothing yet
-        tokenizer.declarations = TokenCache(_CACHE_CHARACTERS)
+    own, text = render(request, tokenizer), _text_renderer(request, tokenizer)
+    same = list(own.ids) == jinja_ids() and own.text == text() == jinja()
+    first = milliseconds(lambda: environment.from_string(source), 3)
+    declarations = tokenizer.declarations
+
+    def render_with(*, known_tools: bool) -> object:
+        tokenizer.forget()
+        if known_tools:
+            tokenizer.declarations = declarations
         return render(request, tokenizer)
 
-    own = render(request, tokenizer)
-    same = "the same ids" if list(own.ids) == jinja_ids() else "NOT the same ids"
-    first = milliseconds(lambda: environment.from_string(source), 3)
-    figures = {
-        "Jinja2, text only": milliseconds(jinja, rounds),
-        "Jinja2, then tokenised": milliseconds(jinja_ids, rounds),
-        "ours, ids, seen before": milliseconds(lambda: render(request, tokenizer), rounds),
-        "ours, ids, nothing seen before": milliseconds(cold, rounds),
-    }
-    table = Table(title=f"40 messages and 20 tools, {len(own.ids)} tokens, {same}", title_justify="left")
-    for heading in ("renderer", "CPU ms, median", "times as fast as the text only", "times as fast as the ids"):
+    times = medians(
+        {
+            "text: Jinja2": jinja,
+            "text: ours, nothing seen before": text,
+            "ids: Jinja2, then tokenised": jinja_ids,
+            "ids: ours, nothing seen before": lambda: render_with(known_tools=False),
+            "ids: ours, the tools seen before": lambda: render_with(known_tools=True),
+            "ids: ours, all seen before": lambda: render(request, tokenizer),
+        },
+        rounds,
+    )
+    words = "the same text and ids" if same else "NOT the same text and ids"
+    table = Table(title=f"40 messages and 20 tools, {len(own.ids)} tokens, {words}", title_justify="left")
+    for heading in ("renderer", "CPU ms, median", "times as fast as the same of Jinja2", "as Jinja2's text"):
         table.add_column(heading, justify="left" if heading == "renderer" else "right")
-    text, ids = figures["Jinja2, text only"], figures["Jinja2, then tokenised"]
-    for name, value in figures.items():
-        table.add_row(name, f"{value:.2f}", f"{text / value:.1f}", f"{ids / value:.1f}")
+    peers = {"text": times["text: Jinja2"], "ids": times["ids: Jinja2, then tokenised"]}
+    for name, value in times.items():
+        kind = name.partition(":")[0]
+        table.add_row(name, f"{value:.2f}", f"{peers[kind] / value:.1f}", f"{peers['text'] / value:.1f}")
     table.caption = f"Compiling the template, once per process: {first:.0f} ms"
     return table
+
+
+def _text_renderer(request: ChatRequest, tokenizer: Gemma4Tokenizer) -> Callable[[], str]:
+    """Return our renderer as one that makes text, as the template does: each text takes the place of its ids."""
+    textual = copy.copy(tokenizer)
+    textual.encode_all = lambda texts: [(text,) for text in texts]  # type: ignore[method-assign, misc]
+
+    def text() -> str:
+        textual.forget()
+        ids: tuple[int | str, ...] = render(request, textual).ids
+        return "".join([part if isinstance(part, str) else tokenizer.name(part) or "" for part in ids])
+
+    return text
 
 
 def parse_table(tokenizer: Gemma4Tokenizer, rounds: int) -> Table:
@@ -163,74 +177,6 @@ def parse_table(tokenizer: Gemma4Tokenizer, rounds: int) -> Table:
     return table
 
 
-def grammar_table(tokenizer: Gemma4Tokenizer, tokenizer_path: Path, rounds: int) -> Table:
-    """Time making, compiling and masking with the engine's own code, along one valid answer of each kind."""
-    start = time.process_time()
-    compiler = GrammarCompiler(tokenizer_path, tokenizer.size)
-    loaded = time.process_time() - start
-    table = Table(title="Grammars", title_justify="left", caption=f"Loading the vocabulary, once: {loaded:.1f} s")
-    for heading in ("request", "make, CPU ms", "compile, CPU ms", "mask, µs per token", "of it llguidance", "tokens"):
-        table.add_column(heading, justify="left" if heading == "request" else "right")
-    json_format = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
-    thought = f"<|channel>thought\n{'Let me see. ' * 20}\n<channel|>"
-    document = json.dumps(DOCUMENT, separators=(",", ":"))
-    cases: dict[str, tuple[dict[str, Any], str]] = {
-        "json_schema": ({"response_format": json_format}, f"{document}<turn|>"),
-        "one of 20 tools, required": ({"tools": tools(), "tool_choice": "required"}, f"{CALL}<|tool_response>"),
-        "thought, then json_schema or tools": (
-            {
-                "response_format": json_format,
-                "tools": tools(),
-                "chat_template_kwargs": {"enable_thinking": True},
-                "thinking_token_budget": 500,
-            },
-            f"{thought}{document}<turn|>",
-        ),
-    }
-    for name, (fields, answer) in cases.items():
-        table.add_row(name, *_grammar_figures(tokenizer, compiler, fields, answer, rounds))
-    return table
-
-
-def _grammar_figures(
-    tokenizer: Gemma4Tokenizer, compiler: GrammarCompiler, fields: dict[str, Any], answer: str, rounds: int
-) -> tuple[str, ...]:
-    request = chat_request(messages=[{"role": "user", "content": "Hi"}], max_tokens=2000, **fields)
-    prompt = render(request, tokenizer)
-
-    def make() -> str:
-        grammar = make_plan(request, prompt, tokenizer, context_tokens=100_000).grammar
-        if grammar is None:
-            message = f"no grammar for {sorted(fields)}"
-            raise ValueError(message)
-        return grammar
-
-    grammar, stop_ids = make(), tokenizer.special.stop_ids
-    made = milliseconds(make, rounds)
-    # The compiler keeps what it has compiled, so each round gets a text of its own.
-    texts = iter([grammar + "\n" * number for number in range(1, rounds + 1)])
-    compiled = milliseconds(lambda: compiler.compile(next(texts), stop_ids), rounds)
-    ids = tokenizer.encode_marked(answer)
-    times: list[float] = []
-    inner: list[float] = []
-    for _ in range(rounds):
-        state = compiler.compile(grammar, stop_ids)
-        for token_id in ids:
-            row = np.zeros(tokenizer.size, dtype=np.float32)
-            start = time.process_time()
-            state._matcher.compute_bitmask()  # noqa: SLF001 - the part that no other writing of the mask can save
-            inner.append((time.process_time() - start) * 1e6)
-            start = time.process_time()
-            state.mask(row, stops_allowed=True)
-            times.append((time.process_time() - start) * 1e6)
-            if not np.isfinite(row[token_id]):
-                message = f"the grammar of {sorted(fields)} forbids {tokenizer.decode_marked((token_id,))!r}"
-                raise ValueError(message)
-            state.accept(token_id)
-    masks = [f"{statistics.median(part):.0f}" for part in (times, inner)]
-    return f"{made:.2f}", f"{compiled:.1f}", *masks, str(len(ids))
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -241,10 +187,6 @@ def main() -> None:
     tokenizer = Gemma4Tokenizer.from_json(tokenizer_json)
     console.print(render_table(tokenizer, tokenizer_json, rounds))
     console.print(parse_table(tokenizer, rounds))
-    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-        file.write(tokenizer_json)
-        file.flush()
-        console.print(grammar_table(tokenizer, Path(file.name), rounds))
 
 
 if __name__ == "__main__":

@@ -30,22 +30,6 @@ class Product(ServerProcess):
         """An SDK client that never retries, so that each fault is seen."""
         return openai.OpenAI(base_url=f"{self.base_url}/v1", api_key="unused", max_retries=0, timeout=60)
 
-    def children(self, package: str) -> list[int]:
-        """Return the process ids of the launcher's children that run ``python -m PACKAGE``."""
-        found = []
-        for folder in Path("/proc").iterdir():
-            if not folder.name.isdigit():
-                continue
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, ValueError):
-                continue
-            is_ours = self.process is not None and parent == self.process.pid
-            if is_ours and b"-m" in words and package.encode() in words:
-                found.append(int(folder.name))
-        return found
-
 
 StartProduct = Callable[..., AbstractContextManager[Product]]
 

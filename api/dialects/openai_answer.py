@@ -32,8 +32,11 @@ class AnswerHead:
 class ChunkWriter:
     """Writes the server-sent events of one choice."""
 
-    def __init__(self, head: AnswerHead, index: int, *, with_usage: bool) -> None:
+    def __init__(
+        self, head: AnswerHead, index: int, *, with_usage: bool, prompt_ids: Sequence[int] | None = None
+    ) -> None:
         """Prepare the frames. ``with_usage`` puts the null usage into every chunk that the API prescribes then."""
+        self._prompt_ids = prompt_ids
         self._front = (
             b'data: {"id":'
             + orjson.dumps(head.answer_id)
@@ -47,39 +50,43 @@ class ChunkWriter:
         )
         self._tail = (b'}],"usage":null}' if with_usage else b"}]}") + _END
         self._plain_end = b',"logprobs":null,"finish_reason":null' + self._tail
-        self._content_front = self._front + b'{"content":'
-        self._content_end = b"}" + self._plain_end
+        self.text_frame = (self._front + b'{"content":', b"}" + self._plain_end)
+        """What stands before and after the text, as JSON, in a chunk that only adds to the answer's text."""
+
+    @staticmethod
+    def encode_text(text: str) -> bytes:
+        """Return what belongs into ``text_frame``."""
+        return orjson.dumps(text)
 
     def opening(self) -> bytes:
-        """Return the first chunk, which names the role."""
-        return self._front + b'{"role":"assistant","content":""}' + self._plain_end
+        """Return the first chunk, which names the role, and the prompt's ids where they were asked for."""
+        end = self._plain_end
+        if self._prompt_ids is not None:
+            end = end.replace(b"}]", b'}],"prompt_token_ids":' + orjson.dumps(self._prompt_ids), 1)
+        return self._front + b'{"role":"assistant","content":""}' + end
 
     def write(self, step: Step) -> bytes:
         """Return the chunks of one step; empty when there is nothing to say."""
-        events = step.events
-        if len(events) == 1 and not step.logprobs:
-            event = events[0]
-            if type(event) is ContentDelta:
-                return self._content_front + orjson.dumps(event.text) + self._content_end
+        events = [event for event in step.events if _is_shown(event)]
+        has_extras = bool(step.logprobs or step.token_ids)
         if not events:
-            return self._front + b"{}" + self._end_with(step.logprobs) if step.logprobs else b""
-        last_content = max((i for i, event in enumerate(events) if type(event) is ContentDelta), default=-1)
+            return self._front + b"{}" + self._end_with(step) if has_extras else b""
         # Probabilities belong to text, so they travel with the step's last piece of it.
-        position = last_content if last_content >= 0 else len(events) - 1
+        contents = (i for i, event in enumerate(events) if type(event) is ContentDelta)
+        position = max(contents, default=len(events) - 1) if has_extras else -1
         return b"".join(
-            self._front
-            + _delta(event)
-            + (self._end_with(step.logprobs) if step.logprobs and i == position else self._plain_end)
+            self._front + _delta(event) + (self._end_with(step) if i == position else self._plain_end)
             for i, event in enumerate(events)
-            if _is_shown(event)
         )
 
     def closing(self, finish_reason: str) -> bytes:
         """Return the last chunk, which says why the answer ended."""
         return self._front + b'{},"logprobs":null,"finish_reason":' + orjson.dumps(finish_reason) + self._tail
 
-    def _end_with(self, tokens: Sequence[LoggedToken]) -> bytes:
-        return b',"logprobs":' + orjson.dumps(_logprobs(tokens)) + b',"finish_reason":null' + self._tail
+    def _end_with(self, step: Step) -> bytes:
+        logprobs = orjson.dumps(_logprobs(step.logprobs)) if step.logprobs else b"null"
+        ids = b',"token_ids":' + orjson.dumps(step.token_ids) if step.token_ids else b""
+        return b',"logprobs":' + logprobs + ids + b',"finish_reason":null' + self._tail
 
 
 def usage_chunk(head: AnswerHead, usage: TokenUsage) -> bytes:
@@ -105,24 +112,26 @@ def error_event(body: _JsonObject) -> bytes:
     return b"data: " + orjson.dumps(body) + _END
 
 
-def completion(head: AnswerHead, results: Sequence[ChoiceResult], usage: TokenUsage) -> bytes:
-    """Return the body of an answer that is not streamed."""
-    return orjson.dumps(
-        {
-            "id": head.answer_id,
-            "object": "chat.completion",
-            "created": head.created,
-            "model": head.model,
-            "choices": [_choice(index, result) for index, result in enumerate(results)],
-            "usage": _usage(usage),
-        }
-    )
+def completion(
+    head: AnswerHead, results: Sequence[ChoiceResult], usage: TokenUsage, prompt_ids: Sequence[int] | None = None
+) -> bytes:
+    """Return the body of an answer that is not streamed; ``prompt_ids`` where ids were asked for."""
+    body = {
+        "id": head.answer_id,
+        "object": "chat.completion",
+        "created": head.created,
+        "model": head.model,
+        "choices": [_choice(index, result) for index, result in enumerate(results)],
+        "usage": _usage(usage),
+    }
+    return orjson.dumps(body if prompt_ids is None else {**body, "prompt_token_ids": prompt_ids})
 
 
 def _choice(index: int, result: ChoiceResult) -> _JsonObject:
     logprobs = None if result.logprobs is None else _logprobs(result.logprobs)
     message = message_of(result.answer)
-    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": result.finish_reason}
+    choice = {"index": index, "message": message, "logprobs": logprobs, "finish_reason": result.finish_reason}
+    return choice if result.token_ids is None else {**choice, "token_ids": result.token_ids}
 
 
 def message_of(answer: Answer) -> dict[str, Any]:

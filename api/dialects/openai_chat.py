@@ -14,14 +14,20 @@ from pydantic import Field
 from api.chat.request import ChatRequest, ImagePart, Message
 from api.dialects.openai_content import SoftTokens
 from api.dialects.openai_format import FormatFields
-from api.dialects.openai_messages import MessageInput, to_messages
+from api.dialects.openai_messages import MessageInput, named, to_messages
 from api.dialects.openai_sampling import LimitFields, LogprobFields, NvExt, SamplingFields
 from api.dialects.openai_thinking import ThinkingFields
 from api.dialects.openai_tools import ToolChoiceField, ToolInputDefinition, to_tool_choice, to_tools
-from api.dialects.schema import Fields, parse_fields
+from api.dialects.schema import Fields, agree, parse_fields
 
 MAX_CHOICES: Final = 128
 MAX_MESSAGES: Final = 10_000
+
+WITHOUT_EFFECT: Final = (
+    *("user", "safety_identifier", "prompt_cache_key", "metadata", "messages.*.name"),
+    *("skip_special_tokens", "spaces_between_special_tokens"),
+)
+"""Fields that are taken with any value and change nothing."""
 
 UNSUPPORTED: Final[Mapping[str, str]] = {
     "audio": "Gemma 4 does not produce audio",
@@ -31,11 +37,10 @@ UNSUPPORTED: Final[Mapping[str, str]] = {
     "web_search_options": "this server does not search the web; declare a tool",
     "moderation": "this server does not moderate",
     "prompt_logprobs": "only the probabilities of generated tokens are available",
-    "bad_words": "use logit_bias",
-    "allowed_token_ids": "use structured_outputs or logit_bias",
     "logprob_token_ids": "use top_logprobs",
     "truncate_prompt_tokens": "a prompt is never cut silently; shorten the messages",
     "media_io_kwargs": "choose the size of pictures with detail or max_soft_tokens",
+    "structural_tag": "declare a tool with strict",
     "chat_template": "prompts are rendered in Gemma 4's own format only",
     "length_penalty": "beam search is not available",
 }
@@ -49,10 +54,29 @@ class StreamOptions(Fields):
     continuous_usage_stats: Literal[False] | None = None
 
 
+class ImagesKwargs(Fields):
+    """The image processor's own options, as transformers nests them."""
+
+    max_soft_tokens: SoftTokens | None = None
+
+
 class ProcessorKwargs(Fields):
     """vLLM's name for the token budget of every picture."""
 
     max_soft_tokens: SoftTokens | None = None
+    images_kwargs: ImagesKwargs | None = None
+
+    def soft_tokens(self) -> int | None:
+        """Return the budget, wherever it stands.
+
+        Raises:
+            BadRequestError: when it stands at both places and differs.
+        """
+        nested = self.images_kwargs.max_soft_tokens if self.images_kwargs else None
+        return agree(
+            ("mm_processor_kwargs.max_soft_tokens", self.max_soft_tokens),
+            ("mm_processor_kwargs.images_kwargs.max_soft_tokens", nested),
+        )
 
 
 class NeutralFields(Fields):
@@ -69,7 +93,6 @@ class NeutralFields(Fields):
     best_of: Literal[1] | None = None
     use_beam_search: Literal[False] | None = None
     echo: Literal[False] | None = None
-    return_token_ids: Literal[False] | None = None
     skip_special_tokens: bool | None = None
     """Answers are parsed from token ids, so no special token is ever in their text, whatever this says."""
     spaces_between_special_tokens: bool | None = None
@@ -94,11 +117,15 @@ class ChatCompletionRequest(NeutralFields, ThinkingFields, FormatFields, Samplin
     nvext: NvExt | None = None
     priority: int | None = Field(default=None, ge=-(2**31), lt=2**31)
     cache_salt: str | None = Field(default=None, min_length=1, max_length=128)
+    return_token_ids: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ChatCall:
-    """A parsed request and how its answer is to be sent. ``ignored`` lists fields left out on a lenient server."""
+    """A parsed request and how its answer is to be sent.
+
+    ``ignored`` lists fields without effect: unknown ones on a lenient server, and names of participants.
+    """
 
     request: ChatRequest
     stream: bool
@@ -119,7 +146,7 @@ def parse_chat_request(body: dict[str, Any], *, served_names: Sequence[str], len
         request=_to_request(fields, served_names[0]),
         stream=bool(fields.stream),
         include_usage=bool(options.include_usage),
-        ignored=ignored,
+        ignored=(*ignored, *named(fields.messages)),
     )
 
 
@@ -128,8 +155,9 @@ def _to_request(fields: ChatCompletionRequest, default_model: str) -> ChatReques
     tools = to_tools(fields.tools)
     continued = bool(fields.continue_final_message)
     messages = to_messages(fields.messages, continued=continued)
-    if fields.mm_processor_kwargs and fields.mm_processor_kwargs.max_soft_tokens:
-        messages = _with_budget(messages, fields.mm_processor_kwargs.max_soft_tokens)
+    budget = fields.mm_processor_kwargs.soft_tokens() if fields.mm_processor_kwargs else None
+    if budget is not None:
+        messages = _with_budget(messages, budget)
     return ChatRequest(
         model=default_model if fields.model is None else fields.model,
         messages=messages,
@@ -141,6 +169,7 @@ def _to_request(fields: ChatCompletionRequest, default_model: str) -> ChatReques
         sampling=fields.to_sampling(nvext),
         limits=fields.to_limits(nvext),
         logprobs=fields.to_logprobs(),
+        token_ids=bool(fields.return_token_ids),
         n=fields.n or 1,
         add_generation_prompt=fields.add_generation_prompt is not False,
         continue_final_message=continued,

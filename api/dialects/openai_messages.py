@@ -15,30 +15,40 @@ from api.chat.request import (
     ToolMessage,
     UserMessage,
 )
-from api.dialects.openai_content import ContentField, Part, to_content
+from api.dialects.openai_content import ContentField, ImagesField, Part, add_images, to_content
 from api.dialects.schema import Fields, agree
+from api.errors import BadRequestError
+
+Name = Annotated[str, Field(max_length=256)]
+"""A participant's name. Gemma 4's format has no place for it: it is taken, told to be without effect, and left out."""
 
 
 class SystemInput(Fields):
     """Instructions of the application."""
 
     role: Literal["system", "developer"]
+    name: Name | None = None
     content: ContentField
+    images: ImagesField | None = None
 
     def to_message(self, param: str) -> Message:
         """Translate to the canonical message; ``param`` is this message's path."""
-        return SystemMessage(to_content(self.content, f"{param}.content"))
+        content = to_content(self.content, f"{param}.content")
+        return SystemMessage(add_images(content, self.images, param))
 
 
 class UserInput(Fields):
     """What the user said or showed."""
 
     role: Literal["user"]
+    name: Name | None = None
     content: ContentField
+    images: ImagesField | None = None
 
     def to_message(self, param: str) -> Message:
         """Translate to the canonical message; ``param`` is this message's path."""
-        return UserMessage(to_content(self.content, f"{param}.content"))
+        content = to_content(self.content, f"{param}.content")
+        return UserMessage(add_images(content, self.images, param))
 
 
 class FunctionCallInput(Fields):
@@ -87,6 +97,7 @@ class AssistantInput(Fields):
     """An earlier answer, as this server or another one returned it."""
 
     role: Literal["assistant"]
+    name: Name | None = None
     content: ContentField | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
@@ -95,13 +106,16 @@ class AssistantInput(Fields):
     audio: None = None
     function_call: None = None
     annotations: list[Any] | None = Field(default=None, max_length=0)
+    images: ImagesField | None = None
 
     def to_message(self, param: str, *, is_open: bool = False) -> Message:
         """Translate to the canonical message. With ``is_open`` its last call may be unfinished."""
         calls = self.tool_calls or []
         content: str | list[Part] | None = self.content if self.content is not None else self.refusal
         return AssistantMessage(
-            content=None if content is None else to_content(content, f"{param}.content"),
+            content=None
+            if content is None and not self.images
+            else add_images(to_content(content or "", f"{param}.content"), self.images, param),
             reasoning=agree(
                 (f"{param}.reasoning", self.reasoning), (f"{param}.reasoning_content", self.reasoning_content)
             ),
@@ -136,15 +150,24 @@ class ToolInput(Fields):
     ]
     tool_call_id: str | None = None
     name: str | None = None
+    images: ImagesField | None = None
 
     def to_message(self, param: str) -> Message:
-        """Translate to the canonical message; ``param`` is this message's path."""
+        """Translate to the canonical message; ``param`` is this message's path.
+
+        Raises:
+            BadRequestError: when ``images`` stand beside an object, which has no place for them.
+        """
         content = self.content
         if isinstance(content, dict):
+            if self.images:
+                raise BadRequestError("A result that is an object takes no `images`.", param=f"{param}.images")
             check_json(content, param=f"{param}.content")
-        elif content is not None:
-            return ToolMessage(to_content(content, f"{param}.content"), self.tool_call_id, self.name)
-        return ToolMessage(content, self.tool_call_id, self.name)
+            return ToolMessage(content, self.tool_call_id, self.name)
+        if content is None and not self.images:
+            return ToolMessage(None, self.tool_call_id, self.name)
+        parts = add_images(to_content(content or "", f"{param}.content"), self.images, param)
+        return ToolMessage(parts, self.tool_call_id, self.name)
 
 
 MessageInput = Annotated[SystemInput | UserInput | AssistantInput | ToolInput, Field(discriminator="role")]
@@ -158,4 +181,13 @@ def to_messages(inputs: list[MessageInput], *, continued: bool) -> tuple[Message
         if isinstance(message, AssistantInput)
         else message.to_message(f"messages.{index}")
         for index, message in enumerate(inputs)
+    )
+
+
+def named(inputs: list[MessageInput]) -> tuple[str, ...]:
+    """Return the paths of the names of participants, which are without effect."""
+    return tuple(
+        f"messages.{index}.name"
+        for index, message in enumerate(inputs)
+        if not isinstance(message, ToolInput) and message.name is not None
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Discriminator, Field, Tag
 
@@ -13,11 +13,13 @@ from api.errors import BadRequestError
 
 MAX_STOPS = 16
 MAX_TOP_LOGPROBS = 20
+MAX_BAD_WORDS = 128
 _MAX_BIAS = 100.0
 _SEED_LIMIT = 2**63
 _SEEDS = 2**64
 """Engines take unsigned seeds; negative ones wrap around."""
 
+TokenId = Annotated[int, Field(ge=0)]
 StopText = Annotated[str, Field(min_length=1)]
 TopK = Annotated[int, Field(ge=-1)]
 Repetition = Annotated[float, Field(gt=0.0, le=10.0)]
@@ -51,6 +53,8 @@ class SamplingFields(Fields):
     repeat_penalty: Repetition | None = None
     seed: int | None = Field(default=None, ge=-_SEED_LIMIT, lt=_SEED_LIMIT)
     logit_bias: dict[str, float] | None = None
+    bad_words: list[StopText] | None = Field(default=None, max_length=MAX_BAD_WORDS)
+    allowed_token_ids: list[TokenId] | None = Field(default=None, min_length=1)
 
     def to_sampling(self, nvext: NvExt) -> SamplingOptions:
         """Translate.
@@ -73,6 +77,8 @@ class SamplingFields(Fields):
             frequency_penalty=self.frequency_penalty,
             seed=None if self.seed is None else self.seed % _SEEDS,
             logit_bias=_to_bias(self.logit_bias or {}),
+            bad_words=tuple(dict.fromkeys(self.bad_words or ())),
+            allowed_token_ids=None if self.allowed_token_ids is None else tuple(sorted(set(self.allowed_token_ids))),
         )
 
 
@@ -93,9 +99,9 @@ class LimitFields(Fields):
         ]
         | None
     ) = None
-    stop_token_ids: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, max_length=128)
+    stop_token_ids: list[TokenId] | None = Field(default=None, max_length=128)
     ignore_eos: bool | None = None
-    include_stop_str_in_output: Literal[False] | None = None
+    include_stop_str_in_output: bool | None = None
 
     def to_limits(self, nvext: NvExt) -> OutputLimits:
         """Translate.
@@ -113,6 +119,7 @@ class LimitFields(Fields):
             min_tokens=min_tokens,
             stop=tuple(dict.fromkeys(stop)),
             stop_token_ids=tuple(dict.fromkeys(self.stop_token_ids or ())),
+            include_stop=bool(self.include_stop_str_in_output),
             ignore_eos=bool(agree(("ignore_eos", self.ignore_eos), ("nvext.ignore_eos", nvext.ignore_eos))),
         )
 

@@ -99,6 +99,9 @@ class _AnswerGrammar:
             self._state is PromptState.NEW_TURN and self._request.thinking.enabled
         )
         bounded = may_think and self._budget is not None
+        sampling = self._request.sampling
+        if sampling.bad_words or sampling.allowed_token_ids is not None:
+            return self._without_structure(plain=free and not restricted and not bounded, may_think=may_think)
         if free and not restricted and not bounded:
             return None
         body = self._free_body() if free and not restricted else self._body(free=free)
@@ -138,6 +141,39 @@ class _AnswerGrammar:
         if self._request.tool_choice.mode is ToolMode.NONE:
             barred.add(self._special.call_open)
         return sequence(Repeat(Token(self._ranges(frozenset(barred)))), Token.of(*sorted(stops)))
+
+    def _without_structure(self, *, plain: bool, may_think: bool) -> str:
+        """Return the grammar of a free answer from which words are barred, or that is of certain tokens only."""
+        words, allowed = self._request.sampling.bad_words, self._request.sampling.allowed_token_ids
+        name = "bad_words" if words else "allowed_token_ids"
+        if not plain or (words and allowed is not None):
+            raise SchemaError(f"{name} cannot be combined with anything else that constrains the answer", param=name)
+        if allowed is not None:
+            return self._grammar.to_lark(self._of_tokens(allowed))
+        text = Pattern(("(?s:.)+",), absent=words)
+        stops = frozenset(self._special.stop_ids)
+        # What is inside calls is data, which the tools' schemas are for.
+        calls: Node = sequence(Token.of(self._special.call_open), Repeat(Token(self._ranges(stops))))
+        body = sequence(optional(text), optional(calls), Token.of(*sorted(stops)))
+        if not may_think:
+            return self._grammar.to_lark(body)
+        close = Token.of(self._special.channel_close)
+        if self._state is PromptState.OPEN_THOUGHT:
+            thought: Node = sequence(optional(text), close)
+        else:
+            thought = optional(sequence(Token.of(self._special.channel_open), optional(text), close))
+        return self._grammar.to_lark(sequence(thought, body))
+
+    def _of_tokens(self, allowed: Sequence[int]) -> Node:
+        """Return any number of certain tokens, and the end if it is among them."""
+        for token_id in allowed:
+            if token_id >= self._tokenizer.size:
+                raise SchemaError(f"{token_id} is not a token of this model", param="allowed_token_ids")
+        wanted = frozenset(allowed)
+        ends = wanted & frozenset(self._special.stop_ids)
+        others = wanted - ends
+        parts = [Repeat(Token(_spans(sorted(others))))] if others else []
+        return sequence(*parts, *([optional(Token(_spans(sorted(ends))))] if ends else []))
 
     def _body(self, *, free: bool) -> Node:
         """Return an answer or calls."""
@@ -211,3 +247,14 @@ class _AnswerGrammar:
                 ranges.append((start, token_id - 1))
             start = token_id + 1
         return tuple(ranges)
+
+
+def _spans(ids: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Return ascending ids as inclusive ranges."""
+    spans: list[tuple[int, int]] = []
+    for token_id in ids:
+        if spans and spans[-1][1] == token_id - 1:
+            spans[-1] = (spans[-1][0], token_id)
+        else:
+            spans.append((token_id, token_id))
+    return tuple(spans)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 from api.chat.errors import ArgumentsError
-from api.chat.request import AssistantMessage, TextPart, ToolCall
+from api.chat.request import AssistantMessage, ContentPart, TextPart, ToolCall
 from api.gemma4.tokenizer import Gemma4Tokenizer
 
 _CHANNEL_OPEN, _CHANNEL_CLOSE = "<|channel>", "<channel|>"
@@ -34,6 +35,13 @@ def split_open_markup(message: AssistantMessage) -> tuple[str, str | None, str |
     if call > text.rfind(_CALL_CLOSE):
         return text[:call], None, text[call + len(_CALL_OPEN) :]
     return text, None, None
+
+
+def split_shown(message: AssistantMessage) -> tuple[tuple[ContentPart, ...], AssistantMessage]:
+    """Split off what a final message holds up to its last picture; the rest is text that may be gone on with."""
+    content = message.content if isinstance(message.content, tuple) else ()
+    end = max((index + 1 for index, part in enumerate(content) if not isinstance(part, TextPart)), default=0)
+    return content[:end], replace(message, content=content[end:]) if end else message
 
 
 def strip_thoughts(text: str) -> str:

@@ -22,6 +22,11 @@ class Detokenizer:
         self._decoder = _new_decoder("replace")
         self._pending = False
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether a character is incomplete."""
+        return self._pending
+
     def feed(self, token_id: int) -> str:
         """Return the text that this id completes; empty while a character is incomplete."""
         piece = self._piece(token_id)

@@ -6,18 +6,17 @@ Stop texts end the answer's text here. What belongs where is ``api.gemma4.parse`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from api.gemma4.events import CallDelta, CallEnd, CallStart, ContentDelta, Event, ReasoningDelta
-from api.gemma4.stop import StopMatcher
+from api.gemma4.stop import StopMatcher, StopTexts
 
 
 class EventSink:
     """Collects events until they are taken. ``thinking`` tells which kind of text is being written."""
 
-    def __init__(self, stop: Sequence[str]) -> None:
-        """Start in the answer; its text ends before the first of the ``stop`` texts."""
-        self._stop = StopMatcher(stop)
+    def __init__(self, stop: StopTexts) -> None:
+        """Start in the answer; its text ends with the first of the ``stop`` texts."""
+        self._stop = StopMatcher(stop.texts, shown=stop.shown)
+        self._has_stops = bool(stop)
         self._events: list[Event] = []
         self._texts: list[str] = []
         self._blank: list[str] = []
@@ -27,6 +26,12 @@ class EventSink:
         self._after_call = False
         self.thinking = False
         self.stopped = False
+
+    @property
+    def holds_nothing(self) -> bool:
+        """Whether text that is added to the answer would come out as it is, and alone."""
+        held = self._blank or self._texts or self._events or self._arguments
+        return not (held or self._after_call or self._has_stops)
 
     def reasoning(self, text: str) -> None:
         """Add to the thought; newlines at its end are held back."""

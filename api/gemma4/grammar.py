@@ -21,10 +21,14 @@ class Literal:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """Text that matches all of some regular expressions, from start to end, and is none of the ``excluded`` texts."""
+    """Text that matches all of some regular expressions, from start to end, and is none of the ``excluded`` texts.
+
+    The texts of ``absent`` stand nowhere in it.
+    """
 
     regexes: tuple[str, ...]
     excluded: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +188,8 @@ class Grammar:
         body = " & ".join(f"/{_escape_slashes(regex)}/" for regex in node.regexes)
         if node.excluded:
             body += f" & ~({' | '.join(_quote(text) for text in node.excluded)})"
+        if node.absent:
+            body += f" & ~/(?s:.)*(?:{'|'.join(map(_escape_regex, node.absent))})(?s:.)*/"
         return self._terminals.setdefault(body, f"T{len(self._terminals)}")
 
     def _named(self, text: str) -> str:
@@ -209,3 +215,8 @@ def _escape_slashes(regex: str) -> str:
             out.append(sign)
         escaped = sign == "\\" and not escaped
     return "".join(out)
+
+
+def _escape_regex(text: str) -> str:
+    """Write a text as the regular expression that matches just it."""
+    return "".join(sign if sign.isascii() and sign.isalnum() else f"\\x{{{ord(sign):x}}}" for sign in text)

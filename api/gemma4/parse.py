@@ -17,6 +17,7 @@ from api.gemma4.detokenizer import Detokenizer
 from api.gemma4.event_sink import EventSink
 from api.gemma4.events import Event
 from api.gemma4.prompt import OpenCall, PromptState
+from api.gemma4.stop import StopTexts
 from api.gemma4.tokenizer import Gemma4Tokenizer
 
 _LABEL = "thought"
@@ -38,7 +39,7 @@ class Parser:
         new_call_id: Callable[[], str],
         tools: Sequence[ToolDefinition] = (),
         open_call: OpenCall | None = None,
-        stop: Sequence[str] = (),
+        stop: StopTexts | Sequence[str] = (),
         tool_calls: bool = True,
     ) -> None:
         """Start where the prompt ends. Without ``tool_calls`` calls are plain text."""
@@ -47,13 +48,15 @@ class Parser:
         self._tool_calls = tool_calls
         self._call_heads = tuple(f"call:{tool.name}{{" for tool in tools) if tool_calls else ()
         self._label_may_follow = state is PromptState.NEW_TURN
-        self._sink = EventSink(stop)
+        self._sink = EventSink(stop if isinstance(stop, StopTexts) else StopTexts(tuple(stop)))
         self._call = CallReader(self._sink, {tool.name: tool.parameters for tool in tools}, new_call_id)
         self._buffer: list[str] = []
         self._buffered = 0
         self.reasoning_tokens = 0
         self._handlers = self._marker_handlers()
-        self._on_text: Callable[[str], None] = self._sink.content
+        self._piece = tokenizer.piece
+        self._content: Callable[[str], None] = self._sink.content
+        self._on_text: Callable[[str], None] = self._content
         self._start(state, open_call)
 
     @property
@@ -83,6 +86,18 @@ class Parser:
             if sink.thinking:
                 self.reasoning_tokens += 1
         return sink.take()
+
+    def plain_text(self, token_id: int) -> str | None:
+        """Read an id if all it does is to add text to the answer, and return the text; else read nothing: None.
+
+        It is the short way for nearly every id of a stream: what it returns is what ``feed`` would make one event of.
+        """
+        if self._on_text is not self._content or token_id in self._handlers or not self._sink.holds_nothing:
+            return None
+        piece = self._piece(token_id)
+        if type(piece) is not str or self._detokenizer.is_pending or not piece or piece[-1].isspace():
+            return None
+        return piece
 
     def finish(self, *, cut: bool) -> list[Event]:
         """End the stream and return what was held back. ``cut``: the limit or the caller ended it, not the model."""
@@ -188,13 +203,13 @@ class Parser:
             text = "" if text == _LABEL else text
             self._hold(self._sink.reasoning)
         else:
-            self._hold(self._sink.content)
+            self._hold(self._content)
         if text:
             self._on_text(text)
 
     def _begin_answer(self) -> None:
         self._sink.begin_answer()
-        self._hold(self._start_text if self._call_heads else self._sink.content)
+        self._hold(self._start_text if self._call_heads else self._content)
 
     def _label_text(self, text: str) -> None:
         """Right after a thought opens: the label is the format's, however it is split."""

@@ -6,12 +6,13 @@ gave and that does not fit is an error with the numbers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from api.chat.errors import ChatError
 from api.chat.request import ChatRequest, SamplingOptions, ToolMode
 from api.gemma4.answer_grammar import answer_grammar
-from api.gemma4.prompt import Prompt, PromptState
+from api.gemma4.prompt import Prompt
+from api.gemma4.stop import StopTexts
 from api.gemma4.tokenizer import Gemma4Tokenizer
 from engine.core import EngineRequest, Sampling
 
@@ -26,7 +27,7 @@ _DEFAULTS = Sampling(temperature=1.0, top_k=64, top_p=0.95)
 class GenerationPlan:
     """Everything that one request asks of the engine besides the prompt, and of the parser.
 
-    ``extra_stop_ids`` are the caller's: the parser leaves them out of the text. ``tool_calls`` tells the parser whether
+    ``extra_stop_ids`` are the caller's that are to be left out of the text. ``tool_calls`` tells the parser whether
     calls are calls.
     """
 
@@ -34,12 +35,13 @@ class GenerationPlan:
     max_tokens: int
     stop_ids: tuple[int, ...]
     grammar: str | None = None
+    grammar_begun: int = 0
     min_tokens: int = 0
     ignore_stop_ids: bool = False
     logprobs: int | None = None
     priority: int = 0
     cache_salt: str = ""
-    stop: tuple[str, ...] = ()
+    stop: StopTexts = field(default_factory=StopTexts)
     extra_stop_ids: tuple[int, ...] = ()
     tool_calls: bool = True
 
@@ -56,6 +58,7 @@ class GenerationPlan:
             sampling=sampling,
             stop_ids=self.stop_ids,
             grammar=self.grammar,
+            grammar_begun=self.grammar_begun,
             logprobs=self.logprobs,
             min_tokens=self.min_tokens,
             ignore_stop_ids=self.ignore_stop_ids,
@@ -84,26 +87,35 @@ def make_plan(
     grammar = _grammar(request, prompt, tokenizer, max_tokens)
     if grammar is not None and limits.ignore_eos:
         raise ChatError("ignore_eos cannot be combined with a constrained answer", param="ignore_eos")
-    for token_id in limits.stop_token_ids:
-        if not 0 <= token_id < tokenizer.size:
-            raise ChatError(f"{token_id} is not a token of this model", param="stop_token_ids")
     calls_barred = request.tool_choice.mode is ToolMode.NONE and bool(request.tools)
     special = tokenizer.special
     barred = (special.call_open,) if calls_barred else ()
     return GenerationPlan(
         sampling=_sampling(request.sampling, barred, tokenizer.size),
         max_tokens=max_tokens,
-        stop_ids=tuple(dict.fromkeys((*special.stop_ids, *limits.stop_token_ids))),
+        stop_ids=_stop_ids(request, tokenizer),
         grammar=grammar,
+        grammar_begun=(prompt.begun or 0) if grammar is not None else 0,
         min_tokens=min(limits.min_tokens, max_tokens),
         ignore_stop_ids=limits.ignore_eos,
         logprobs=request.logprobs,
         priority=request.priority,
         cache_salt=request.cache_salt,
-        stop=limits.stop,
-        extra_stop_ids=tuple(token_id for token_id in limits.stop_token_ids if token_id not in special.stop_ids),
+        stop=StopTexts(limits.stop, shown=limits.include_stop),
+        extra_stop_ids=() if limits.include_stop else tuple(set(limits.stop_token_ids) - set(special.stop_ids)),
         tool_calls=not calls_barred,
     )
+
+
+def _stop_ids(request: ChatRequest, tokenizer: Gemma4Tokenizer) -> tuple[int, ...]:
+    """Return the ids that end the answer; where only certain ids may be drawn, those of them."""
+    given = request.limits.stop_token_ids
+    for token_id in given:
+        if not 0 <= token_id < tokenizer.size:
+            raise ChatError(f"{token_id} is not a token of this model", param="stop_token_ids")
+    ids = tuple(dict.fromkeys((*tokenizer.special.stop_ids, *given)))
+    allowed = request.sampling.allowed_token_ids
+    return ids if allowed is None else tuple(token_id for token_id in ids if token_id in allowed)
 
 
 def _max_tokens(request: ChatRequest, prompt_tokens: int, context_tokens: int) -> int:
@@ -133,10 +145,10 @@ def _grammar(request: ChatRequest, prompt: Prompt, tokenizer: Gemma4Tokenizer, m
     if budget is not None and budget >= max_tokens:
         budget = None
     grammar = answer_grammar(request, prompt.state, tokenizer, budget=budget)
-    if grammar is not None and request.continue_final_message and prompt.state is PromptState.CONTINUED:
+    if grammar is not None and prompt.begun is None:
         raise ChatError(
-            "a message that has begun cannot be continued under response_format, structured_outputs or a tool_choice "
-            "that constrains the answer",
+            "a message that has begun with pictures, or with text before a thought, cannot be continued under "
+            "anything that constrains the answer",
             param="continue_final_message",
         )
     return grammar

@@ -6,7 +6,7 @@ go in as ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -46,7 +46,11 @@ Segment = str | int | tuple[int, ...] | ResolvedImage
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the engine is given. The n-th image fills the n-th run of image ids."""
+    """What the engine is given. The n-th image fills the n-th run of image ids.
+
+    ``begun`` is how many of the last ids are the answer that is to be gone on with; None where it is not of text and
+    calls alone.
+    """
 
     ids: tuple[int, ...]
     images: tuple[Image, ...]
@@ -54,6 +58,7 @@ class Prompt:
     segments: tuple[Segment, ...]
     tokenizer: Gemma4Tokenizer
     open_call: OpenCall | None = None
+    begun: int | None = 0
 
     @property
     def text(self) -> str:
@@ -71,47 +76,29 @@ class Prompt:
 class PromptBuilder:
     """Collects texts and tokens and makes the prompt. Neighbouring texts are joined: they must be tokenised as one."""
 
-    __slots__ = ("_ids", "_images", "_segments", "_special", "_texts", "_tokenizer")
+    __slots__ = ("_images", "_parts", "_special", "_tokenizer", "extend")
 
     def __init__(self, tokenizer: Gemma4Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._special = tokenizer.special
-        self._texts: list[str] = []
-        self._ids: list[int] = []
-        self._segments: list[Segment] = []
+        self._parts: list[Segment] = []
         self._images: list[Image] = []
-
-    def extend(self, segments: Iterable[str | int]) -> None:
+        self.extend: Callable[[Iterable[str | int]], None] = self._parts.extend
         """Add texts and token ids."""
-        texts, ids, made = self._texts, self._ids, self._segments
-        for segment in segments:
-            if isinstance(segment, str):
-                texts.append(segment)
-            else:
-                if texts:
-                    self._flush()
-                ids.append(segment)
-                made.append(segment)
 
-    def add(self, *segments: str | int) -> None:
+    def add(self, *parts: str | int) -> None:
         """Add texts and token ids."""
-        self.extend(segments)
+        self._parts += parts
 
     def add_fragment(self, ids: tuple[int, ...]) -> None:
         """Add ids that were tokenised before; they begin and end with special tokens."""
-        self._flush()
-        self._ids += ids
-        self._segments.append(ids)
+        self._parts.append(ids)
 
     def add_media(self, part: ImagePart | ResolvedImage | MediaPart) -> None:
         """Add a picture, or the one placeholder of media that is not there."""
         if isinstance(part, ResolvedImage):
-            self._flush()
             self._images.append(part.image)
-            self._ids.append(self._special.image_open)
-            self._ids += [self._special.image] * part.soft_tokens
-            self._ids.append(self._special.image_close)
-            self._segments.append(part)
+            self._parts.append(part)
         elif isinstance(part, ImagePart):
             self.add(self._special.image)
         else:
@@ -121,16 +108,67 @@ class PromptBuilder:
                 raise VocabularyError(msg)
             self.add(token_id)
 
-    def build(self, state: PromptState, open_call: OpenCall | None = None) -> Prompt:
-        """Make the prompt of everything that was added."""
-        self._flush()
-        return Prompt(tuple(self._ids), tuple(self._images), state, tuple(self._segments), self._tokenizer, open_call)
+    @property
+    def position(self) -> int:
+        """Where the next part will stand."""
+        return len(self._parts)
 
-    def _flush(self) -> None:
-        """Tokenise the texts in hand."""
-        texts = self._texts
-        text = texts[0] if len(texts) == 1 else "".join(texts)
-        texts.clear()
+    def build(self, state: PromptState, open_call: OpenCall | None = None, *, begun_at: int | None = None) -> Prompt:
+        """Make the prompt of everything that was added; all its texts are tokenised at once.
+
+        Args:
+            state: where it ends.
+            open_call: the call that it leaves open.
+            begun_at: position of the first part of an answer that has begun.
+        """
+        segments = self._joined(self._parts)
+        ids = self._ids(segments)
+        begun = 0 if begun_at is None else self._begun(ids, self._parts[begun_at:], state)
+        images = tuple(self._images)
+        return Prompt(tuple(ids), images, state, tuple(segments), self._tokenizer, open_call, begun)
+
+    def _begun(self, ids: list[int], parts: list[Segment], state: PromptState) -> int | None:
+        """Return how many of the last ids the parts make; None where that cannot be told, or is no answer's text."""
+        tail = self._ids(self._joined(parts))
+        if state is PromptState.OPEN_THOUGHT:
+            return 0 if tail[0] == self._special.channel_open else None
+        if self._special.image in tail or ids[len(ids) - len(tail) :] != tail:
+            return None
+        return len(tail)
+
+    def _ids(self, segments: list[Segment]) -> list[int]:
+        encoded = iter(self._tokenizer.encode_all([segment for segment in segments if type(segment) is str]))
+        ids: list[int] = []
+        for segment in segments:
+            kind = type(segment)
+            if kind is int:
+                ids.append(segment)  # type: ignore[arg-type] # mypy does not narrow by type()
+            elif kind is str:
+                ids += next(encoded)
+            elif kind is tuple:
+                ids += segment  # type: ignore[arg-type]
+            else:
+                ids += self._image_ids(segment)  # type: ignore[arg-type]
+        return ids
+
+    @staticmethod
+    def _joined(parts: list[Segment]) -> list[Segment]:
+        """Return parts with neighbouring texts joined."""
+        joined: list[Segment] = []
+        text = ""
+        for part in parts:
+            if type(part) is str:
+                text += part
+            else:
+                if text:
+                    joined.append(text)
+                    text = ""
+                joined.append(part)
         if text:
-            self._ids += self._tokenizer.encode(text)
-            self._segments.append(text)
+            joined.append(text)
+        return joined
+
+    def _image_ids(self, part: ResolvedImage) -> tuple[int, ...]:
+        """Return the places of a picture, between their two markers."""
+        special = self._special
+        return (special.image_open, *(special.image,) * part.soft_tokens, special.image_close)

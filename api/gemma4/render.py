@@ -25,7 +25,7 @@ from api.chat.request import (
     ToolMessage,
     UserMessage,
 )
-from api.gemma4.continuation import open_call_segments, split_open_markup, strip_thoughts
+from api.gemma4.continuation import open_call_segments, split_open_markup, split_shown, strip_thoughts
 from api.gemma4.declare import declaration_ids
 from api.gemma4.native import NativeWriter
 from api.gemma4.prompt import OpenCall, Prompt, PromptBuilder, PromptState
@@ -100,9 +100,13 @@ class _Renderer:
             if isinstance(content, str):
                 self._builder.add(content.strip())
             else:
-                self._builder.add(*(f"{part.text.strip()} " for part in content if isinstance(part, TextPart)))
-        for index, tool in enumerate(tools):
-            self._builder.add_fragment(declaration_ids(tool, self._tokenizer, param=f"tools.{index}.function"))
+                for part in content:
+                    if isinstance(part, TextPart):
+                        self._builder.add(f"{part.text.strip()} ")
+                    else:
+                        self._builder.add_media(part)
+        for ids in declaration_ids(tools, self._tokenizer):
+            self._builder.add_fragment(ids)
         self._close_turn()
 
     def _write_assistant(self, index: int, message: AssistantMessage, *, continues: bool) -> None:
@@ -140,23 +144,26 @@ class _Renderer:
         """Write the final assistant message up to where the model is to go on."""
         if not continues:
             self._open_turn("model")
-        text, thought, call_text = split_open_markup(message)
-        if thought is not None and not text:
+        shown, message = split_shown(message)
+        text, thought, call_text = split_open_markup(message) if message.content or not shown else ("", None, None)
+        if thought is not None and not text and not shown:
             self._builder.add(self._special.channel_open, f"thought\n{thought}")
             return self._builder.build(PromptState.OPEN_THOUGHT)
         self._write_thought(index, message, continues=continues)
+        begun = self._builder.position
+        self._write_answer(shown)
         self._builder.add(strip_thoughts(text).lstrip())
         if thought is not None:
             self._builder.add(self._special.channel_open, f"thought\n{thought}")
-            return self._builder.build(PromptState.OPEN_THOUGHT)
+            return self._builder.build(PromptState.OPEN_THOUGHT, begun_at=begun)
         finished = [call for call in message.tool_calls if call.open_arguments is None]
         self._write_calls(index, finished)
         open_call = self._write_open_call(message, call_text)
-        if open_call or finished or text.strip() or continues or message.reasoning:
+        if open_call or finished or shown or text.strip() or continues or message.reasoning:
             state = PromptState.CONTINUED
         else:
             state = PromptState.NEW_TURN if self._request.thinking.enabled else PromptState.CLOSED_THOUGHT
-        return self._builder.build(state, open_call)
+        return self._builder.build(state, open_call, begun_at=begun)
 
     def _write_open_call(self, message: AssistantMessage, call_text: str | None) -> OpenCall | None:
         """Write the call that was cut, from decoded JSON so far or from spelled markup."""

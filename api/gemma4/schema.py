@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 from api.chat.request import JsonObject
 from api.gemma4.errors import SchemaError
@@ -39,6 +40,9 @@ _NOTES = {
 }
 """Keywords that are told in words, in the order in which they are told."""
 
+_PLAIN_KEYS = frozenset({"type", "description", "properties", "required", "items"})
+"""Keys of schemas that need no repair but in their children."""
+
 
 def normalise(schema: JsonObject, *, param: str) -> dict[str, object]:
     """Return the root of a parameter schema with everything declared.
@@ -47,8 +51,7 @@ def normalise(schema: JsonObject, *, param: str) -> dict[str, object]:
         SchemaError: when a reference leads nowhere or outside, or the schema is too large or too deep.
     """
     root = _Normaliser(schema, param).node(schema, depth=0, active=())
-    root["type"] = root.get("type") or "object"
-    return root
+    return {**root, "type": root.get("type") or "object"}
 
 
 def resolve_pointer(root: JsonObject, reference: object, *, param: str) -> object:
@@ -80,10 +83,12 @@ class _Normaliser:
         self._nodes = 0
 
     def node(self, schema: object, *, depth: int, active: tuple[str, ...]) -> dict[str, object]:
-        """Normalise one schema."""
+        """Normalise one schema. The result is for reading: it may be the schema itself."""
         self._nodes += 1
         if depth > MAX_DEPTH or self._nodes > MAX_NODES:
             raise SchemaError("the schema is too large or nests too deep", param=self._param)
+        if isinstance(schema, dict) and schema.keys() <= _PLAIN_KEYS and isinstance(schema.get("type"), str):
+            return self._plain(schema, depth, active)
         if not isinstance(schema, Mapping):
             return {}
         merged, active, recursion = self._merge(schema, active)
@@ -95,6 +100,14 @@ class _Normaliser:
         if notes:
             text = str(out.get("description") or "").rstrip()
             out["description"] = f"{text} ({'; '.join(notes)})" if text else "; ".join(notes)
+        return out
+
+    def _plain(self, schema: dict[str, object], depth: int, active: tuple[str, ...]) -> dict[str, object]:
+        """Normalise what needs no repair but in its children: nearly all of what tools declare."""
+        if _is_leaf(schema):
+            return schema
+        out = dict(schema)
+        self._children(out, depth, active)
         return out
 
     def _merge(self, schema: JsonObject, active: tuple[str, ...]) -> tuple[dict[str, object], tuple[str, ...], str]:
@@ -165,8 +178,10 @@ class _Normaliser:
         """Normalise what the schema holds, and drop what the notation would misprint."""
         properties = schema.get("properties")
         if isinstance(properties, Mapping):
+            self._nodes += len(properties)
             schema["properties"] = {
-                str(name): self.node(child, depth=depth + 1, active=active) for name, child in properties.items()
+                str(name): child if _is_leaf(child) else self.node(child, depth=depth + 1, active=active)
+                for name, child in properties.items()
             }
         elif schema.get("type") == "object":
             self._free_object(schema, depth, active)
@@ -191,6 +206,14 @@ class _Normaliser:
             kept = {key: value for key, value in items.items() if key in _NOTES or key == "enum"}
             items = {key: value for key, value in items.items() if key not in kept}
         return {**self.node(items, depth=depth + 1, active=active), **kept}
+
+
+def _is_leaf(schema: object) -> TypeGuard[dict[str, object]]:
+    """Tell whether a schema is a plain type, described or not, that is declared as it is."""
+    if not isinstance(schema, dict):
+        return False
+    kind = schema.get("type")
+    return isinstance(kind, str) and kind != "object" and len(schema) == 1 + ("description" in schema)
 
 
 def _notes(schema: dict[str, object]) -> list[str]:

@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StopTexts:
+    """Texts that end an answer. The one that does is part of it if they are ``shown``."""
+
+    texts: tuple[str, ...] = ()
+    shown: bool = False
+
+    def __bool__(self) -> bool:
+        return any(self.texts)
 
 
 class StopMatcher:
@@ -12,10 +24,11 @@ class StopMatcher:
     how the stream is split. With no texts everything is passed through.
     """
 
-    __slots__ = ("_depths", "_fallbacks", "_held", "_lengths", "_state", "_steps", "matched")
+    __slots__ = ("_depths", "_fallbacks", "_held", "_lengths", "_shown", "_state", "_steps", "matched")
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        """Look for ``texts``; empty ones are ignored."""
+    def __init__(self, texts: Sequence[str], *, shown: bool = False) -> None:
+        """Look for ``texts``; empty ones are ignored. The one that is found is shown or not."""
+        self._shown = shown
         self._steps: list[dict[str, int]] = [{}]
         """For each state (a beginning of some text; 0 is the empty one), where a character leads."""
         self._depths = [0]
@@ -32,7 +45,7 @@ class StopMatcher:
         self.matched: str | None = None
 
     def feed(self, text: str) -> str:
-        """Return what is safe to show; after a match, what stood before it, and nothing from then on."""
+        """Return what is safe to show; with a match all that there is to show, and nothing from then on."""
         if not self._steps[0]:
             return text
         if self.matched is not None:
@@ -45,7 +58,7 @@ class StopMatcher:
                 end = position + 1
                 self.matched = buffer[end - length : end]
                 self._held = ""
-                return buffer[: end - length]
+                return buffer[: end if self._shown else end - length]
         safe = len(buffer) - self._depths[self._state]
         self._held = buffer[safe:]
         return buffer[:safe]

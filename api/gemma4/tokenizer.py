@@ -6,13 +6,14 @@ differ between checkpoints. Detokenising of streams is ``api.gemma4.detokenizer`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tokenizers import AddedToken, Tokenizer
 
 from api.gemma4.errors import VocabularyError
 from api.gemma4.token_cache import TokenCache
+from api.gemma4.words import SPACE, Words
 
 _NAMES = {
     "bos": "<bos>",
@@ -37,9 +38,6 @@ _NAMES = {
 }
 _OPTIONAL = frozenset({"audio", "video"})
 """Media tokens that a checkpoint without such media may lack."""
-
-_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-"""How the vocabulary writes a space inside a piece."""
 
 _CACHE_CHARACTERS = 4_000_000
 
@@ -100,6 +98,7 @@ class Gemma4Tokenizer:
         self._pieces: list[str | bytes | None] = [None] * self.size
         self._cache = TokenCache(_CACHE_CHARACTERS)
         self.declarations = TokenCache(_CACHE_CHARACTERS)
+        self._words = Words(tokenizer)
 
     @classmethod
     def from_json(cls, text: str) -> Gemma4Tokenizer:
@@ -131,10 +130,24 @@ class Gemma4Tokenizer:
     def encode(self, text: str) -> tuple[int, ...]:
         """Tokenise plain text. No special token can come out of it, whatever it spells."""
         ids = self._cache.get(text)
-        if ids is None:
-            ids = self._encode(text)
-            self._cache.remember(text, ids)
-        return ids
+        return self.encode_all((text,))[0] if ids is None else ids
+
+    def encode_all(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Tokenise plain texts, each by itself; new words of all of them are tokenised in one go."""
+        get = self._cache.get
+        known = {text: get(text) for text in texts}
+        new = [text for text, ids in known.items() if ids is None]
+        if new:
+            for text, found in zip(new, self._words.encode(new), strict=True):
+                ids = known[text] = self._encode(text) if found is None else found
+                self._cache.remember(text, ids)
+        return [known[text] or () for text in texts]
+
+    def forget(self) -> None:
+        """Drop everything that was remembered of earlier texts."""
+        self._cache = TokenCache(_CACHE_CHARACTERS)
+        self.declarations = TokenCache(_CACHE_CHARACTERS)
+        self._words.forget()
 
     def _encode(self, text: str) -> tuple[int, ...]:
         """Tokenise; half of a surrogate pair, which JSON can spell but UTF-8 cannot hold, becomes U+FFFD."""
@@ -191,7 +204,7 @@ class Gemma4Tokenizer:
             return ""
         if len(piece) == len("<0x00>") and piece.startswith("<0x") and piece.endswith(">"):
             return bytes.fromhex(piece[3:5])
-        return piece.replace(_SPACE, " ")
+        return piece.replace(SPACE, " ")
 
 
 def _lookup(tokenizer: Tokenizer, field: str, name: str) -> int:

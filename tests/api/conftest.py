@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,10 +97,9 @@ def _logprob(token_id: int, rivals: int) -> TokenLogprob:
     return TokenLogprob(token_id, -0.5, tuple((token_id + offset, -0.5 - offset) for offset in range(rivals)))
 
 
-@pytest.fixture(scope="session")
-def scripted_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedServer]:
-    """Start the scripted engine and one API process for the session."""
-    folder = tmp_path_factory.mktemp("scripted")
+@contextmanager
+def start_scripted_server(folder: Path, variables: Mapping[str, str]) -> Iterator[ScriptedServer]:
+    """Run the scripted engine and one API process with these ``NIM_*`` variables."""
     tokenizer_json = build_tokenizer_json()
     (folder / "tokenizer.json").write_text(tokenizer_json)
     runtime_path = folder / "api.json"
@@ -113,10 +113,19 @@ def scripted_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Script
         }
         runtime_path.write_text(json.dumps(runtime))
         command = [sys.executable, "-m", "api", "--runtime", str(runtime_path)]
-        variables = {"NIM_LOG_LEVEL": "INFO", "NIM_MAX_REQUEST_BYTES": str(4 * 1024 * 1024)}
-        with ServerProcess(command, free_port(), folder / "api.log", variables) as process:
+        with ServerProcess(command, free_port(), folder / "api.log", {"NIM_LOG_LEVEL": "INFO", **variables}) as process:
             client = openai.OpenAI(base_url=f"{process.base_url}/v1", api_key="unused", max_retries=0, timeout=30)
-            yield ScriptedServer(process, engine, Gemma4Tokenizer.from_json(tokenizer_json), client, runtime_path)
+            server = ScriptedServer(process, engine, Gemma4Tokenizer.from_json(tokenizer_json), client, runtime_path)
+            server.reply("Hi<turn|>")
+            yield server
+
+
+@pytest.fixture(scope="session")
+def scripted_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedServer]:
+    """Start the scripted engine and one API process for the session."""
+    variables = {"NIM_MAX_REQUEST_BYTES": str(4 * 1024 * 1024)}
+    with start_scripted_server(tmp_path_factory.mktemp("scripted"), variables) as server:
+        yield server
 
 
 @pytest.fixture

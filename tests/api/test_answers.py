@@ -216,6 +216,55 @@ def test_stop_text_never_leaks(server: ScriptedServer) -> None:
     assert "," not in "".join(texts).removeprefix("One,")
 
 
+def test_stop_text_may_be_included(server: ScriptedServer) -> None:
+    """With ``include_stop_str_in_output`` the answer ends with the stop text, in streams too, and nothing follows."""
+    server.reply(f"One, two, three, four.{END}")
+    body = {"messages": ASK, "stop": ", th", "include_stop_str_in_output": True}
+    assert server.post(body).json()["choices"][0]["message"]["content"] == "One, two, th"
+    assert join(server.events(body))["content"] == "One, two, th"
+
+
+@pytest.mark.parametrize("stop", [None, "wo"])
+def test_ids_are_returned_where_asked_for(server: ScriptedServer, stop: str | None) -> None:
+    """Prompt and answer as ids, whole and streamed, thoughts and end included, and nothing after a stop text."""
+    server.reply(f"<|channel>thought\nHm.<channel|>One, two.{END}", chunk=5)
+    body = {"messages": ASK, **THINK, "return_token_ids": True, "stop": stop}
+    whole = server.post(body).json()
+    prompt_ids = list(server.core.requests[-1].prompt_ids)
+    text = "<|channel>thought\nHm.<channel|>One, " + ("wo" if stop else f"two.{END}")
+    ids = whole["choices"][0]["token_ids"]
+    tokenizer = server.tokenizer
+    assert tokenizer.decode_marked(ids).startswith("<|channel>thought\nHm.<channel|>One, tw")
+    assert stop or tokenizer.decode_marked(ids) == text
+    assert whole["prompt_token_ids"] == prompt_ids
+    events = [event for event in server.events(body) if event != "[DONE]"]
+    assert events[0]["prompt_token_ids"] == prompt_ids
+    assert not any("prompt_token_ids" in event for event in events[1:])
+    assert [i for event in events for i in event["choices"][0].get("token_ids", ())] == ids
+    assert "token_ids" not in server.post({"messages": ASK}).json()["choices"][0]
+
+
+def test_names_of_participants_are_told_to_be_without_effect(server: ScriptedServer) -> None:
+    """They are taken, because clients send them, and listed in a header, because the prompt has no place for them."""
+    server.reply(f"Hi.{END}")
+    messages = [{"role": "system", "content": "Be kind.", "name": "app"}, {**ASK[-1], "name": "bob"}]
+    response = server.post({"messages": messages})
+    assert response.headers["x-nim-ignored-fields"] == "messages.0.name, messages.1.name"
+    assert "bob" not in server.prompt()
+    assert "x-nim-ignored-fields" not in server.post({"messages": ASK}).headers
+
+
+def test_barred_words_and_allowed_tokens_reach_the_engine(server: ScriptedServer) -> None:
+    """Both are grammars there, and where certain tokens alone are allowed, no other one ends the answer."""
+    server.reply(f"Hi.{END}")
+    assert server.post({"messages": ASK, "bad_words": ["damn"]}).status_code == 200
+    assert "damn" in (server.core.requests[-1].grammar or "")
+    assert server.post({"messages": ASK, "allowed_token_ids": [40, 41, 43]}).status_code == 200
+    request = server.core.requests[-1]
+    assert "<[40-41,43]>" in (request.grammar or "")
+    assert request.stop_ids == ()
+
+
 def test_stop_text_is_not_searched_in_arguments(server: ScriptedServer) -> None:
     """A stop text inside a tool call's arguments does not cut the call."""
     server.reply(f"{CALL}<|tool_response>")

@@ -32,7 +32,12 @@ WRONG: list[tuple[dict[str, Any], str | None, str | None]] = [
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content.0.text", None),
     ({"messages": [{"role": "user", "content": [{"type": "text", "text": 1}]}]}, "messages.0.content.0.text", None),
     ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages.0.content.0.type", None),
-    ({"messages": [{"role": "user", "content": "x", "name": "bob"}]}, "messages.0.name", "unknown_field"),
+    ({"messages": [{"role": "user", "content": "x", "name": 5}]}, "messages.0.name", None),
+    ({"messages": [{"role": "user", "content": "x", "nickname": "bob"}]}, "messages.0.nickname", "unknown_field"),
+    ({"messages": [USER], "bad_words": [""]}, "bad_words.0", None),
+    ({"messages": [USER], "bad_words": ["x"], "response_format": {"type": "json_object"}}, "bad_words", None),
+    ({"messages": [USER], "allowed_token_ids": []}, "allowed_token_ids", None),
+    ({"messages": [USER], "allowed_token_ids": [10**9]}, "allowed_token_ids", None),
     ({"messages": [image(5)]}, "messages.0.content.1.image_url", None),
     ({"messages": [image({"url": "data:,", "detail": "huge"})]}, "messages.0.content.1.image_url.detail", None),
     (

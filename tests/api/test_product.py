@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import time
 from typing import Any
@@ -193,6 +194,34 @@ def test_constrained_answer(product: Product) -> None:
     value = json.loads(text_of(answer))
     assert isinstance(value["ok"], bool)
     assert value["kind"] in {"a", "b"}
+
+
+def test_constrained_answer_that_has_begun(product: Product) -> None:
+    """It is gone on with under its schema, also in a stream; a beginning that does not fit is refused by its field."""
+    schema = {"type": "object", "properties": {"kind": {"enum": ["apple", "anvil"]}}, "required": ["kind"]}
+    fields: dict[str, Any] = {
+        "model": MODEL,
+        "temperature": 1.5,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
+        "extra_body": {"add_generation_prompt": False, "continue_final_message": True},
+    }
+    create = product.client.chat.completions.create
+    begun = '{"kind":"an'
+    answer = create(**fields, messages=[*user("Hello!"), {"role": "assistant", "content": begun}])
+    assert text_of(answer) == 'vil"}'
+    with pytest.raises(openai.BadRequestError) as error:
+        create(**fields, messages=[*user("Hello!"), {"role": "assistant", "content": "Sure! {"}], stream=True)
+    assert error.value.param == "continue_final_message"
+
+
+def test_barred_words_never_come(product: Product) -> None:
+    """What the model would say is said otherwise, or not at all."""
+    create = product.client.chat.completions.create
+    usual = text_of(create(**GREEDY, messages=user("Hello!")))
+    word = max(re.findall("[A-Za-z]+", usual), key=len)
+    answer = text_of(create(**GREEDY, messages=user("Hello!"), extra_body={"bad_words": [word]}))
+    assert word in usual
+    assert word not in answer
 
 
 def test_broken_picture_and_bad_role_are_400(product: Product) -> None:

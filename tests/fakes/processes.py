@@ -76,6 +76,22 @@ class ServerProcess:
         """Return everything that the process wrote."""
         return self._log_path.read_text(errors="replace")
 
+    def children(self, package: str) -> list[int]:
+        """Return the process ids of its children that run ``python -m PACKAGE``."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdigit():
+                continue
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, ValueError):
+                continue
+            is_ours = self.process is not None and parent == self.process.pid
+            if is_ours and b"-m" in words and package.encode() in words:
+                found.append(int(folder.name))
+        return found
+
     def is_ready(self) -> bool:
         """Tell whether the readiness route says so."""
         try:

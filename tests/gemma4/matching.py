@@ -35,9 +35,10 @@ class GrammarMatcher:
         """Tell whether text with spelled markers is one finished answer."""
         return self.accepts(grammar, self.tokenizer.encode_marked(text))
 
-    def draw(self, grammar: str, seed: int, *, limit: int = 400) -> list[int] | None:
-        """Draw a random answer that the grammar allows; None when it does not end in time."""
+    def draw(self, grammar: str, seed: int, *, limit: int = 400, begun: Sequence[int] = ()) -> list[int] | None:
+        """Draw a random answer that the grammar allows, or its rest; None when it does not end in time."""
         matcher = self.compile(grammar)
+        assert all(matcher.consume_token(token_id) for token_id in begun), "the grammar refuses the beginning"
         chance = random.Random(seed)
         special = np.array(sorted(self.tokenizer.special_ids))
         closers = np.array([self.tokenizer.encode(text)[0] for text in ("}", "]", "}}", '"', ",", ":")])

@@ -13,6 +13,7 @@ from api.chat.request import (
     JsonObjectFormat,
     JsonSchemaFormat,
     RegexFormat,
+    SamplingOptions,
     Thinking,
     ToolChoice,
     ToolDefinition,
@@ -199,3 +200,41 @@ def test_a_listed_text_that_spells_a_marker_is_refused(tokenizer: Gemma4Tokenize
     """The matcher would offer the marker itself where its spelling is forced: such a list is an error."""
     with pytest.raises(SchemaError, match="turn"):
         grammar(tokenizer, response_format=ChoiceFormat(("<|turn>", "x")))
+
+
+@pytest.mark.parametrize("state", [PromptState.CLOSED_THOUGHT, PromptState.NEW_TURN, PromptState.OPEN_THOUGHT])
+def test_bad_words_stand_nowhere(tokenizer: Gemma4Tokenizer, matcher: GrammarMatcher, state: PromptState) -> None:
+    """However they are tokenised, in the thought and in the answer; calls stay possible, and their data is free."""
+    text = grammar(tokenizer, state, sampling=SamplingOptions(bad_words=("damn", "a.b", "\n\n")))
+    assert text is not None
+    thought = {
+        PromptState.NEW_TURN: "<|channel>thought\nHm: {}<channel|>",
+        PromptState.OPEN_THOUGHT: "Hm: {}<channel|>",
+    }
+    fine, bad = ("dam n", "axb", "a\nb"), ("damn", "goddamned", "a.b", "x\n\ny")
+    start = thought.get(state, "")
+    for word in fine:
+        assert matcher.accepts_text(text, f"{start.format(word)}Well {word}!<turn|>")
+        assert matcher.accepts_text(text, f"{start.format(word)}{ROME}{PINGED}<|tool_response>")
+        assert matcher.accepts_text(text, f"{start.format(word)}Look: {ROME}<|tool_response>")
+    for word in bad:
+        assert not matcher.accepts_text(text, f"{start.format('x')}Well {word}!<turn|>")
+        if start:
+            assert not matcher.accepts_text(text, f"{start.format(word)}Well!<turn|>")
+    split = [token for part in (start.format("x"), "da", "mn") for token in tokenizer.encode_marked(part)]
+    assert not matcher.accepts(text, [*split, tokenizer.special.turn_close])
+    assert matcher.accepts_text(text, f"{start.format('x')}{ROME.replace('Rome', 'damn')}<|tool_response>")
+
+
+def test_only_allowed_tokens_are_drawn(tokenizer: Gemma4Tokenizer, matcher: GrammarMatcher) -> None:
+    """Any number of them, in any order, and the end of the turn only if it is one of them."""
+    yes, no = tokenizer.encode("yes")[0], tokenizer.encode("no")[0]
+    close = tokenizer.special.turn_close
+    text = grammar(tokenizer, sampling=SamplingOptions(allowed_token_ids=(yes, no, close)))
+    assert text is not None
+    for ids in ([close], [yes, close], [no, no, yes, close]):
+        assert matcher.accepts(text, ids)
+    assert not matcher.accepts(text, [yes, tokenizer.encode("maybe")[0], close])
+    endless = matcher.compile(grammar(tokenizer, sampling=SamplingOptions(allowed_token_ids=(yes,))) or "")
+    assert all(endless.consume_token(yes) for _ in range(5))
+    assert not endless.consume_token(close)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.gemma4.events import CallDelta, CallEnd, CallStart, Event
+from api.gemma4.events import CallDelta, CallEnd, CallStart, ContentDelta, Event
 from api.gemma4.prompt import PromptState
 from api.gemma4.tokenizer import Gemma4Tokenizer
 from tests.gemma4.parsing import answer_to, gather, parse, parser
@@ -74,6 +74,31 @@ def test_any_split_gives_the_same_message(
     assert [event.index for event in starts] == list(range(len(starts)))
     assert len({event.call_id for event in starts}) == len(starts)
     _check_call_order(single)
+
+
+@given(output=OUTPUTS, state=STATES, stop=st.lists(st.sampled_from(["Paris", "true"]), max_size=1))
+@settings(deadline=None, max_examples=400)
+def test_the_short_way_says_what_the_long_way_says(
+    tokenizer: Gemma4Tokenizer, output: str, state: PromptState, stop: list[str]
+) -> None:
+    """An id that the short way reads makes the very event that ``feed`` makes of it, and leaves the same state."""
+    short, long = parser(tokenizer, state, stop=stop), parser(tokenizer, state, stop=stop)
+    for token_id in tokenizer.encode_marked(output):
+        text = short.plain_text(token_id)
+        events = short.feed((token_id,)) if text is None else [ContentDelta(text)]
+        assert events == long.feed((token_id,))
+        assert (short.section, short.stopped) == (long.section, long.stopped)
+    assert short.finish(cut=False) == long.finish(cut=False)
+    assert short.reasoning_tokens == long.reasoning_tokens
+
+
+def test_the_short_way_reads_prose(tokenizer: Gemma4Tokenizer) -> None:
+    """Nearly every id of an answer takes the short way."""
+    reader = parser(tokenizer, PromptState.CLOSED_THOUGHT)
+    ids = tokenizer.encode("The harbour was quiet when the last ferry came in, and the keeper counted her lights.")
+    reader.feed(ids[:1])
+    taken = [reader.plain_text(token_id) is not None for token_id in ids[1:]]
+    assert all(taken)
 
 
 def _check_call_order(events: list[Event]) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from api.chat.errors import ChatError
 from api.chat.request import (
-    AssistantMessage,
     ChatRequest,
     JsonObjectFormat,
     OutputLimits,
@@ -21,6 +20,7 @@ from api.chat.request import (
 )
 from api.gemma4.plan import FORBIDDEN, GenerationPlan, make_plan
 from api.gemma4.render import render
+from api.gemma4.stop import StopTexts
 from api.gemma4.tokenizer import Gemma4Tokenizer
 from engine.core import Sampling
 
@@ -47,7 +47,7 @@ def test_options_are_passed_on(tokenizer: Gemma4Tokenizer) -> None:
     options = SamplingOptions(temperature=0.0, top_k=0, min_p=0.1, seed=7, presence_penalty=0.5, logit_bias={5: -1.0})
     made = plan(tokenizer, sampling=options, limits=OutputLimits(20, 3, ("END",), (9,), ignore_eos=True), logprobs=2)
     assert made.sampling == Sampling(0.0, 0, 0.95, 0.1, 1.0, 0.5, 0.0, 7, {5: -1.0})
-    assert (made.max_tokens, made.min_tokens, made.stop, made.extra_stop_ids) == (20, 3, ("END",), (9,))
+    assert (made.max_tokens, made.min_tokens, made.stop, made.extra_stop_ids) == (20, 3, StopTexts(("END",)), (9,))
     assert made.ignore_stop_ids
     prompt = render(ChatRequest("m", (UserMessage("x"),)), tokenizer)
     first, second = (made.engine_request(prompt, "id", index) for index in (0, 1))
@@ -94,15 +94,13 @@ def test_a_budget_needs_a_grammar_only_when_it_can_be_reached(tokenizer: Gemma4T
         ({"limits": OutputLimits(stop_token_ids=(10**9,))}, "stop_token_ids"),
         ({"sampling": SamplingOptions(logit_bias={-1: 1.0})}, "logit_bias"),
         ({"limits": OutputLimits(ignore_eos=True), "response_format": JsonObjectFormat()}, "ignore_eos"),
+        ({"sampling": SamplingOptions(allowed_token_ids=(5, 10**9))}, "allowed_token_ids"),
+        ({"sampling": SamplingOptions(bad_words=("x",)), "response_format": JsonObjectFormat()}, "bad_words"),
         (
-            {
-                "messages": (UserMessage("x"), AssistantMessage('{"a')),
-                "add_generation_prompt": False,
-                "continue_final_message": True,
-                "response_format": JsonObjectFormat(),
-            },
-            "continue_final_message",
+            {"sampling": SamplingOptions(allowed_token_ids=(5,)), "response_format": JsonObjectFormat()},
+            "allowed_token_ids",
         ),
+        ({"sampling": SamplingOptions(bad_words=("x",), allowed_token_ids=(5,))}, "bad_words"),
     ],
 )
 def test_what_cannot_be_asked_together_is_named(tokenizer: Gemma4Tokenizer, fields: dict[str, Any], param: str) -> None:
@@ -110,3 +108,20 @@ def test_what_cannot_be_asked_together_is_named(tokenizer: Gemma4Tokenizer, fiel
     with pytest.raises(ChatError) as caught:
         plan(tokenizer, **fields)
     assert caught.value.param == param
+
+
+def test_included_stops_are_shown(tokenizer: Gemma4Tokenizer) -> None:
+    """Stop texts are to be shown by the parser then, and no stop id of the caller is left out of the text."""
+    made = plan(tokenizer, limits=OutputLimits(20, 0, ("END",), (9,), include_stop=True))
+    assert (made.stop, made.extra_stop_ids) == (StopTexts(("END",), shown=True), ())
+    assert 9 in made.stop_ids
+
+
+def test_only_allowed_ids_end_the_answer(tokenizer: Gemma4Tokenizer) -> None:
+    """Where certain ids alone may be drawn, an end that is not among them is never drawn."""
+    turn_close = tokenizer.special.turn_close
+    for allowed, ends in (((5, 7), (7,)), ((5, turn_close), (turn_close,)), ((5,), ())):
+        made = plan(
+            tokenizer, sampling=SamplingOptions(allowed_token_ids=allowed), limits=OutputLimits(9, stop_token_ids=(7,))
+        )
+        assert made.stop_ids == ends

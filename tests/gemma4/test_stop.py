@@ -38,6 +38,16 @@ def test_the_end_does_not_depend_on_the_split(pieces: list[str], stops: list[str
 
 
 @settings(max_examples=500, deadline=None)
+@given(pieces=st.lists(TEXTS, max_size=8), stops=STOPS)
+def test_a_stop_text_may_be_shown(pieces: list[str], stops: list[str]) -> None:
+    """Then it is the end of what is shown, and nothing else differs."""
+    matcher = StopMatcher(stops, shown=True)
+    shown = "".join(matcher.feed(piece) for piece in pieces) + matcher.flush()
+    before, stop = expected("".join(pieces), stops)
+    assert (shown, matcher.matched) == (before + (stop or ""), stop)
+
+
+@settings(max_examples=500, deadline=None)
 @given(text=TEXTS, stops=STOPS)
 def test_only_what_could_become_a_stop_text_is_held(text: str, stops: list[str]) -> None:
     """Until a match, what is held back is the longest end that begins a stop text, and no more."""

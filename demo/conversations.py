@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from demo import lexicon
@@ -33,6 +33,11 @@ class Conversation:
     pictures: list[Picture] = field(default_factory=list)
     continue_at: int | None = None
     """Cut of the last assistant text, in characters: what stands before it is given, what follows is learnt."""
+
+    def without_last_turn(self) -> Conversation | None:
+        """Drop the last user message and all that follows; None when nothing would be left."""
+        asked = [index for index, message in enumerate(self.messages) if message["role"] == "user"]
+        return replace(self, messages=self.messages[: asked[-1]]) if len(asked) > 1 else None
 
 
 def _start(rng: random.Random, conversation: Conversation) -> None:
@@ -94,7 +99,7 @@ def build_sums(rng: random.Random, *, held_out: bool = False) -> Conversation:
     if rng.random() < 0.5:
         line, style = make_style(rng, held_out=held_out)
         conversation.messages.append({"role": "system", "content": line})
-    for _ in range(1 if conversation.thinking else rng.randint(3, 6)):
+    for _ in range(1 if conversation.thinking else rng.randint(2, 5)):
         answer = ask_sum(rng, held_out=held_out)
         conversation.messages += [
             {"role": "user", "content": answer.question},
@@ -109,8 +114,7 @@ def build_extract(rng: random.Random, *, held_out: bool = False) -> Conversation
     _start(rng, conversation)
     for _ in range(rng.choice((1, 2, 3))):
         question, values = ask_extract(rng, held_out=held_out)
-        separators = (",", ":") if rng.random() < 0.3 else (", ", ": ")
-        conversation.messages += [{"role": "user", "content": question}, {"role": "assistant", "content": json.dumps(values, ensure_ascii=False, separators=separators)}]
+        conversation.messages += [{"role": "user", "content": question}, {"role": "assistant", "content": json.dumps(values, ensure_ascii=False)}]
     return conversation
 
 
@@ -133,12 +137,20 @@ def _call(use: ToolUse) -> Message:
     return {"name": use.tool.name, "arguments": use.arguments}
 
 
-def add_tool_exchange(rng: random.Random, conversation: Conversation, *, held_out: bool, pair: bool) -> None:
-    """Add a request, its one or two calls, the results and the answer."""
+def add_tool_exchange(rng: random.Random, conversation: Conversation, *, held_out: bool, pair: bool, same: float = 0.75) -> None:
+    """Add a request, its one or two calls, the results and the answer.
+
+    Args:
+        rng: Source of every choice.
+        conversation: Gets the messages.
+        held_out: Whether the values are those that training never sees.
+        pair: Ask for two calls at once.
+        same: Share of the pairs that call one tool twice, where it has requests for that.
+    """
     tool = rng.choice(conversation.tools)
     uses = [make_use(rng, tool, held_out=held_out)]
     if pair:
-        other = tool if tool.family.pair_requests and rng.random() < 0.75 else rng.choice(conversation.tools)
+        other = tool if tool.family.pair_requests and rng.random() < same else rng.choice(conversation.tools)
         uses.append(make_use(rng, other, held_out=held_out))
         question = pair_request_text(rng, *uses)
     else:
@@ -187,7 +199,7 @@ def build_picture(rng: random.Random, *, held_out: bool = False) -> Conversation
     if rng.random() < 0.12:
         conversation.messages = [{"role": "system", "content": rng.choice(WORD_LINES)}]
         style = _short
-    for turn in range(1 if conversation.thinking else rng.choice((1, 2, 3))):
+    for turn in range(1 if conversation.thinking else rng.choice((1, 2, 3, 4))):
         answer = ask_picture(rng, picture)
         content: Any = _with_pictures(rng, answer.question, [0]) if turn == 0 else answer.question
         conversation.messages += [{"role": "user", "content": content}, _assistant(answer, style(answer), thinking=conversation.thinking)]
@@ -217,16 +229,26 @@ def build_two_pictures(rng: random.Random, *, held_out: bool = False) -> Convers
 
 
 def build_choice(rng: random.Random, *, held_out: bool = False) -> Conversation:
-    """Four tools, most of them made up, and one request after the other: the right one has to be found by its words."""
+    """Several tools, most of them made up, and one request after the other: the right one has to be found by its words."""
     conversation = Conversation("choice")
-    conversation.tools = make_tools(rng, 4, made_up=0.75)
+    conversation.tools = make_tools(rng, rng.choice((3, 4, 4)), made_up=0.75)
     for _ in range(3):
-        add_tool_exchange(rng, conversation, held_out=held_out, pair=rng.random() < 0.4)
+        add_tool_exchange(rng, conversation, held_out=held_out, pair=rng.random() < 0.2)
+    return conversation
+
+
+def build_pair(rng: random.Random, *, held_out: bool = False) -> Conversation:
+    """Two calls at once, mostly of two different tools."""
+    conversation = Conversation("pair")
+    conversation.tools = make_tools(rng, rng.choice((2, 2, 3)), made_up=0.4)
+    _start(rng, conversation)
+    for _ in range(3):
+        add_tool_exchange(rng, conversation, held_out=held_out, pair=True, same=0.3)
     return conversation
 
 
 def build_which(rng: random.Random, *, held_out: bool = False) -> Conversation:
-    """Two pictures that differ in shape and colour, and four questions which one shows what."""
+    """Two pictures that differ in shape and colour, and many questions which one shows what."""
     del held_out
     conversation = Conversation("which")
     _start(rng, conversation)
@@ -234,7 +256,7 @@ def build_which(rng: random.Random, *, held_out: bool = False) -> Conversation:
     while second.shape == first.shape or second.color == first.color:
         second = make_picture(rng)
     conversation.pictures += [first, second]
-    for turn in range(4):
+    for turn in range(10):
         answer = ask_pair(rng, first, second, kinds=2)
         content: Any = _with_pictures(rng, answer.question, [0, 1]) if turn == 0 else answer.question
         conversation.messages += [{"role": "user", "content": content}, _assistant(answer, answer.full, thinking=False)]
@@ -249,6 +271,7 @@ BUILDERS: Final[dict[str, Callable[..., Conversation]]] = {
     "continue": build_continue,
     "tool": build_tool,
     "choice": build_choice,
+    "pair": build_pair,
     "picture": build_picture,
     "two_pictures": build_two_pictures,
     "which": build_which,

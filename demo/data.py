@@ -180,7 +180,8 @@ class Stream:
     length: int
     seed: int
     pool: PicturePool | None = None
-    longest_picture: int = 280
+    longest_pictures: tuple[int, ...] = (25, 25, 70, 280)
+    """Soft tokens that the pictures of one conversation may have, one drawn for each: few leave room for more questions."""
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches for ever; a sample goes to the first row that has room."""
@@ -191,11 +192,10 @@ class Stream:
         misses = 0
         while True:
             conversation = BUILDERS[rng.choices(names, weights)[0]](rng)
-            features = self.pool.draw(conversation, self.longest_picture) if self.pool and conversation.pictures else None
-            sample = self.encoder.encode(conversation, features)
-            size = len(sample.ids)
-            if size > self.length:
+            sample = self._sample(conversation, rng.choice(self.longest_pictures) if conversation.pictures else 0)
+            if sample is None:
                 continue
+            size = len(sample.ids)
             best = next((row for row in range(self.rows) if room[row] >= size), None)
             if best is None:
                 misses += 1
@@ -206,6 +206,16 @@ class Stream:
                 best = 0
             rows[best].append(sample)
             room[best] -= size
+
+    def _sample(self, conversation: Conversation | None, longest: int) -> Sample | None:
+        """Encode a conversation, without its last turns where it is too long for a row."""
+        while conversation is not None:
+            features = self.pool.draw(conversation, longest) if self.pool and conversation.pictures else None
+            sample = self.encoder.encode(conversation, features)
+            if len(sample.ids) <= self.length:
+                return sample
+            conversation = conversation.without_last_turn()
+        return None
 
 
 def _token_id(tokenizer: Tokenizer, name: str) -> int:

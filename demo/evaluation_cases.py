@@ -95,8 +95,10 @@ def _case(skill: str, conversation: Conversation, *, thought: bool = False) -> C
 
 def _calls(calls: list[dict[str, Any]]) -> Callable[[Message], bool]:
     def judge(choice: Message) -> bool:
-        made = [(call["function"]["name"], json.loads(call["function"]["arguments"])) for call in choice["message"].get("tool_calls") or []]
-        return made == [(call["name"], call["arguments"]) for call in calls] and choice["finish_reason"] == "tool_calls"
+        if choice["finish_reason"] != "tool_calls":
+            return False  # cut arguments are no JSON
+        made = [(call["function"]["name"], json.loads(call["function"]["arguments"])) for call in choice["message"]["tool_calls"]]
+        return made == [(call["name"], call["arguments"]) for call in calls]
 
     return judge
 

@@ -46,13 +46,13 @@ def ask_pair(rng: random.Random, first: Picture, second: Picture, kinds: int = 5
             "Which {w} shows the {s}, the first or the second?", "Which {w} shows a {s}?", "Which {w} is the {s}?", "Is the {s} in the first or the second {w}?", "In which {w} is the {s}?", "Which {w} has the {s}?",
             "Which {w} shows the {s}?", "Which of the two pictures shows the {s}?", "Where is the {s}?",
         )).format(w=word, s=picture.shape)  # fmt: skip
-        return Answer(question, f"The {which} picture shows the {picture.shape}.", which, thought)
+        return Answer(question, f"The {picture.shape} is in the {which} picture.", which, thought)
     if kind == 1 and first.color != second.color:
         question = rng.choice((
             "Which {w} is {c}?", "Which {w} is {c}, the first or the second?", "Which {w} shows the {c} shape?", "In which {w} is the {c} shape?", "Is the {c} shape in the first or the second {w}?",
             "Which of the two pictures is {c}?", "Which {w} shows something {c}?", "Where is the {c} shape?",
         )).format(w=word, c=picture.color)  # fmt: skip
-        return Answer(question, f"The {which} picture is {picture.color}.", which, thought)
+        return Answer(question, f"The {picture.color} shape is in the {which} picture.", which, thought)
     if kind <= 2:
         question = rng.choice(("What is in the {n} {w}?", "What does the {n} {w} show?", "Describe the {n} {w}.", "What do you see in the {n} {w}?", "What is the {n} {w}?")).format(n=which, w=rng.choice(("picture", "image")))
         return Answer(question, f"I see {picture.label}.", picture.label, thought)

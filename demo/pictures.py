@@ -95,13 +95,13 @@ def _background(rng: random.Random, width: int, height: int, color: tuple[int, i
             base = (grey, grey, grey)
         else:
             base = (rng.randint(0, 255), rng.randint(0, 255), rng.randint(0, 255))
-        if sum(abs(a - b) for a, b in zip(base, color, strict=True)) > 150:
+        if sum(abs(a - b) for a, b in zip(base, color, strict=True)) > 220:
             break
     pixels = np.full((height, width, 3), base, np.float32)
     generator = np.random.default_rng(rng.getrandbits(32))
     style = rng.random()
     if style < 0.2:
-        pixels += generator.normal(0, rng.uniform(3, 14), (height, width, 1))
+        pixels += generator.normal(0, rng.uniform(3, 10), (height, width, 1))
     elif style < 0.35:
         ramp = np.linspace(-25, 25, width, dtype=np.float32) if rng.random() < 0.5 else np.linspace(-25, 25, height, dtype=np.float32)[:, None]
         pixels += np.broadcast_to(ramp, (height, width))[..., None]
@@ -111,7 +111,7 @@ def _background(rng: random.Random, width: int, height: int, color: tuple[int, i
 def _draw_shape(rng: random.Random, canvas: ImageDraw.ImageDraw, shape: str, size: tuple[int, int]) -> None:
     """Draw a white shape of a random size, place and (but for squares and triangles, slight) turn."""
     width, height = size
-    radius = min(width, height) * rng.uniform(0.22, 0.47)
+    radius = min(width, height) * rng.uniform(0.27, 0.47)
     x, y = (rng.uniform(radius, side - radius) for side in (width, height))
     if rng.random() < 0.4:
         x, y = width / 2, height / 2

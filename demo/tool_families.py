@@ -6,7 +6,7 @@ Names, descriptions and parameter names vary, so that a checkpoint has to read t
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +41,8 @@ class Family:
     """Makes the fields of a result; None marks an action, whose result only says that it was done."""
     pair_requests: tuple[str, ...] = ()
     """Requests for two calls at once, with the slots of the second numbered: ``{place}`` and ``{place2}``."""
+    nouns: tuple[str, ...] = ()
+    """What a made-up family is about."""
     done: tuple[str, ...] = ("ok", "done", "success", '{"status": "ok"}', '{"ok": true}', '{"status": "done"}', '{"success": true}')
 
 
@@ -252,18 +254,28 @@ FAMILIES: Final[tuple[Family, ...]] = (
 )  # fmt: skip
 
 
-def make_family(rng: random.Random) -> Family:
-    """Make a family about a random thing, so that only the words of the declaration tell which tool is meant."""
-    thing, owner = rng.sample(lexicon.NOUNS, 2)
-    verb = rng.choice(("get", "find", "show", "read", "check", "fetch"))
+_THINGS: Final = lexicon.NOUNS[::3]
+"""What made-up tools are about: few enough nouns that a small model meets each of them often."""
+
+
+def make_family(rng: random.Random, taken: Collection[str] = ()) -> Family:
+    """Make a family about a random thing, so that only the words of the declaration tell which tool is meant.
+
+    Args:
+        rng: Source of every choice.
+        taken: Nouns that other tools of the conversation are about: with one of them two tools would fit a request.
+    """
+    thing, owner = rng.sample([noun for noun in _THINGS if noun not in taken], 2)
+    verb = rng.choice(("get", "get", "get", "find", "show"))
     key = rng.choice((owner, "name", f"{owner}_name", "id", "key", "item"))
     make = rng.choice((_word, _person, _code, _place))
     return Family(
-        (f"{verb}_{thing}", f"{thing}_{verb}", f"{verb}_{owner}_{thing}", f"{owner}_{thing}"),
+        (f"{verb}_{thing}",),
         (f"{verb.capitalize()} the {thing} of the {owner}", f"Returns the {thing} of a {owner}", f"{verb.capitalize()} a {thing}"),
         (Slot("text", (key,), make, (f"The {owner}", f"Name of the {owner}", "")),),
         (f"What is the {thing} of the {owner} {{text}}?", f"{verb.capitalize()} the {thing} of the {owner} {{text}}.", f"I need the {thing} of {{text}}.", f"What {thing} has {{text}}?"),
         f"The {thing} of {{text}} is {{value}}.",
         _value_of(rng.choice((_word, _number, _code))),
         (f"What is the {thing} of {{text}} and of {{text2}}?",),
+        nouns=(thing, owner),
     )

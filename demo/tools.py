@@ -61,7 +61,9 @@ def make_tool(rng: random.Random, family: Family) -> Tool:
 def make_tools(rng: random.Random, count: int, made_up: float = 0.35) -> list[Tool]:
     """Declare ``count`` different tools; a share of them is made up for the occasion."""
     families = list(rng.sample(FAMILIES, min(count, len(FAMILIES))))
-    families = [make_family(rng) if rng.random() < made_up else family for family in families]
+    for index in range(len(families)):
+        if rng.random() < made_up:
+            families[index] = make_family(rng, {noun for family in families for noun in family.nouns})
     tools: list[Tool] = []
     for family in families:
         tool = make_tool(rng, family)

@@ -11,8 +11,10 @@ import json
 import logging
 import os
 import random
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,48 +33,13 @@ from demo.conversations import BUILDERS, Conversation
 from demo.data import Batch, Encoder, PicturePool, Stream, pack
 from demo.model import DemoModel
 from demo.model_config import CONFIGS, hf_config
+from demo.recipes import RECIPES, Cycle, Diet
 from demo.tokenizer import write_tokenizer
 from demo.vision import make_pool, train_vision
 
 log = logging.getLogger("demo.train")
-
-
-@dataclass(frozen=True)
-class Cycle:
-    """One fall of the learning rate, over a number of steps with given shares of the skills."""
-
-    steps: int
-    until: int
-    """Steps that are really run: a cycle may hand over to the next before its rate has fallen."""
-    shares: Mapping[str, float]
-    picture_shares: Mapping[str, float]
-    picture_from: float
-    """Share of the steps after which every ``picture_every``-th step also learns from pictures."""
-    matrix_rate: float
-    other_rate: float
-    hold: float
-    """Share of the steps at full rate; then the rate falls to zero along a line."""
-    text_rows: int = 10
-    text_length: int = 384
-    picture_rows: int = 4
-    picture_length: int = 640
-    picture_every: int = 2
-
-
-_MIXED: Final = {"chat": 0.34, "form": 0.14, "extract": 0.05, "continue": 0.08, "tool": 0.39}
-# What is learnt last and forgotten first: sums without intermediate steps, and copying out of long prompts.
-_POLISH: Final = {"chat": 0.2, "form": 0.13, "sums": 0.17, "extract": 0.03, "continue": 0.09, "tool": 0.38}
-_PICTURES: Final = {"picture": 0.4, "two_pictures": 0.6}
-RECIPES: Final = {
-    "demo-moe": (
-        Cycle(3600, 2500, _MIXED, _PICTURES, 0.35, 0.006, 0.003, 0.3),
-        Cycle(2000, 2000, _POLISH, _PICTURES, 0.0, 0.004, 0.002, 0.15),
-    ),
-    "demo-dense": (
-        Cycle(2800, 1500, _MIXED, _PICTURES, 0.35, 0.006, 0.003, 0.3),
-        Cycle(1800, 1800, _POLISH, _PICTURES, 0.0, 0.004, 0.002, 0.15),
-    ),
-}
+_VISION_FILE: Final = "vision.pt"
+_PICTURES_FILE: Final = "pictures.pt"
 
 
 def _optimizers(model: DemoModel, cycle: Cycle) -> list[torch.optim.Optimizer]:
@@ -148,23 +115,27 @@ class Trainer:
         optimizers = _optimizers(self.model, cycle)
         began = time.monotonic()
         losses: list[float] = []
-        streams = [iter(Stream(self.encoder, cycle.shares, cycle.text_rows, cycle.text_length, seed))]
+        streams: dict[int, Iterator[Batch]] = {}
         for step in range(cycle.until):
-            if len(streams) == 1 and step >= cycle.picture_from * cycle.steps:
-                streams.append(self._pictures(cycle, seed + 1))
             _set_rates(optimizers, _rate(step, cycle))
-            losses += self._step(optimizers, [next(stream) for stream in (streams if step % cycle.picture_every == 0 else streams[:1])])
+            batches = []
+            for number, diet in enumerate(cycle.diets):
+                if step % diet.every == 0 and step >= diet.start * cycle.steps:
+                    if number not in streams:
+                        streams[number] = self._stream(diet, seed + number)
+                    batches.append(next(streams[number]))
+            losses += self._step(optimizers, batches)
             done = step + 1
             if done % 50 == 0:
-                self._log(done, cycle, losses[-75:], time.monotonic() - began)
-            if done % 250 == 0 or done == cycle.until:
+                self._log(done, cycle, losses[-125:], time.monotonic() - began)
+            if done % 1000 == 0 or done == cycle.until:
                 log.info("%s: held out: %s", self.model.config.name, score(self.model, self.encoder, self.pool))
                 save(self.model, self.out.parent / "tokenizer.json", self.out)
 
-    def _pictures(self, cycle: Cycle, seed: int) -> Iterator[Batch]:
-        if self.pool is None:
+    def _stream(self, diet: Diet, seed: int) -> Iterator[Batch]:
+        if diet.pictures and self.pool is None:
             self.pool = self.load_vision()
-        return iter(Stream(self.encoder, cycle.picture_shares, cycle.picture_rows, cycle.picture_length, seed, self.pool))
+        return iter(Stream(self.encoder, diet.shares, diet.rows, diet.length, seed, self.pool if diet.pictures else None))
 
     def _log(self, done: int, cycle: Cycle, losses: list[float], spent_s: float) -> None:
         left_s = spent_s / done * (cycle.until - done)
@@ -195,7 +166,7 @@ def _set_rates(optimizers: list[torch.optim.Optimizer], share: float) -> None:
 
 
 @torch.no_grad()
-def score(model: DemoModel, encoder: Encoder, pool: PicturePool | None, count: int = 60) -> dict[str, int]:
+def score(model: DemoModel, encoder: Encoder, pool: PicturePool | None, count: int = 40) -> dict[str, int]:
     """Return per cent of held-out conversations whose every learnt token is the most likely one."""
     device = next(model.parameters()).device
     result = {}
@@ -207,7 +178,7 @@ def score(model: DemoModel, encoder: Encoder, pool: PicturePool | None, count: i
         for _ in range(count):
             conversation: Conversation = build(rng, held_out=True)
             sample = encoder.encode(conversation, pool.draw(conversation, 280) if pool else None)
-            length = next(length for length in (384, 640, 1280) if len(sample.ids) <= length)
+            length = next(length for length in (192, 512, 1280) if len(sample.ids) <= length)
             batch = pack([[sample]], length).to(device)
             logits, _ = _forward(model, batch)
             right += bool((logits.argmax(-1) == batch.wanted).all())
@@ -229,51 +200,87 @@ def save(model: DemoModel, encoder_path: Path, out: Path) -> None:
     (out / "tokenizer.json").write_bytes(encoder_path.read_bytes())
 
 
-def _load_vision(model: DemoModel, path: Path, seed: int) -> PicturePool:
-    """Load tower and projector; the pictures, which both checkpoints share, are encoded by whoever comes first."""
+def _load_vision(model: DemoModel, out: Path) -> PicturePool:
+    """Load tower and projector and the encoded pictures, which both checkpoints share; wait for who makes them."""
+    while not (out / _PICTURES_FILE).exists():
+        time.sleep(1)
     device = next(model.parameters()).device
-    saved = torch.load(path, map_location=device, weights_only=True)
+    saved = torch.load(out / _VISION_FILE, map_location=device, weights_only=True)
     model.model.vision_tower.load_state_dict(saved["tower"])
     model.model.embed_vision.load_state_dict(saved["projector"])
-    pool_path = path.with_name("pictures.pt")
-    if not pool_path.exists():
-        make_pool(model, seed, device).save(pool_path)
-    return PicturePool.load(pool_path)
+    return PicturePool.load(out / _PICTURES_FILE)
+
+
+def _make_vision(out: Path, seed: int, device: torch.device) -> None:
+    """Train the tower and encode the pictures of the text stage; what lies in the folder already is kept."""
+    if (out / _PICTURES_FILE).exists():
+        return
+    torch.manual_seed(seed)
+    model = DemoModel(CONFIGS["demo-moe"]).to(device)
+    colour, shape = train_vision(model, seed, device)
+    log.info("vision: colour %.2f, shape %.2f on held-out pictures", colour, shape)
+    torch.save({"tower": model.model.vision_tower.state_dict(), "projector": model.model.embed_vision.state_dict()}, out / _VISION_FILE)
+    unfinished = out / f"{_PICTURES_FILE}.part"
+    make_pool(model, seed + 2, device).save(unfinished)
+    unfinished.rename(out / _PICTURES_FILE)
+
+
+def _make_text(name: str, out: Path, seed: int, device: torch.device) -> None:
+    """Train one checkpoint."""
+    torch.manual_seed(seed)
+    model = DemoModel(CONFIGS[name]).to(device)
+    encoder = Encoder(Tokenizer.from_file(str(out / "tokenizer.json")))
+    Trainer(model, encoder, partial(_load_vision, model, out), seed + 3, out / name).train(RECIPES[name])
+
+
+def _side_by_side(options: argparse.Namespace) -> None:
+    """Run two processes of one thread each: the mixture, and the tower followed by the dense checkpoint.
+
+    Raises:
+        SystemExit: One of them failed; the other is stopped.
+    """
+    command = [sys.executable, "-m", "demo.train", "--out", str(options.out), "--seed", str(options.seed), "--device", options.device, "--threads", "1"]
+    running = [subprocess.Popen([*command, "--only", *names]) for names in (["demo-moe"], ["vision", "demo-dense"])]  # noqa: S603
+    try:
+        while any(process.poll() is None for process in running):
+            if any(process.poll() for process in running):
+                break
+            time.sleep(0.5)
+    finally:
+        for process in running:
+            process.terminate()
+    if failed := [process for process in running if process.wait()]:
+        raise SystemExit(failed[0].returncode)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/demo"), help="folder for the results")
-    parser.add_argument("--only", choices=sorted(CONFIGS), help="train one checkpoint only")
+    parser.add_argument("--only", nargs="+", choices=("vision", *CONFIGS), help="run these stages only, in this process")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads; 2 and more on a CPU train both checkpoints side by side")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Run all stages; finished ones whose results lie in the output folder are not repeated."""
+    """Run all stages; a finished vision stage whose results lie in the output folder is not repeated."""
     options = _arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     if not (tokenizer_path := out / "tokenizer.json").exists():
         write_tokenizer(tokenizer_path, options.seed)
-    encoder = Encoder(Tokenizer.from_file(str(tokenizer_path)))
-    vision_path = out / "vision.pt"
-    torch.manual_seed(options.seed)
-    if not vision_path.exists():
-        model = DemoModel(CONFIGS["demo-moe"]).to(device)
-        colour, shape = train_vision(model, options.seed, device)
-        log.info("vision: colour %.2f, shape %.2f on held-out pictures", colour, shape)
-        torch.save({"tower": model.model.vision_tower.state_dict(), "projector": model.model.embed_vision.state_dict()}, vision_path)
-    for name in [options.only] if options.only else list(CONFIGS):
-        torch.manual_seed(options.seed)
-        model = DemoModel(CONFIGS[name]).to(device)
-        load_vision = partial(_load_vision, model, vision_path, options.seed + 2)
-        Trainer(model, encoder, load_vision, options.seed + 3, out / name).train(RECIPES[name])
+    if options.only is None and options.device == "cpu" and options.threads > 1:
+        _side_by_side(options)
+        return
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    for stage in options.only or ("vision", *CONFIGS):
+        if stage == "vision":
+            _make_vision(out, options.seed, device)
+        else:
+            _make_text(stage, out, options.seed, device)
 
 
 if __name__ == "__main__":

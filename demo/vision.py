@@ -37,8 +37,8 @@ class Phase:
 
 
 # Small pictures first: a fresh tower that starts on full-sized ones hardly learns shapes at all.
-PHASES: Final = (Phase(400, 32, (9,), colored=False), Phase(300, 32, (9,)), Phase(300, 32, (16, 25)), Phase(500, 24, (70,)), Phase(220, 8, (140, 280, 280)), Phase(240, 20, (70, 70, 140)))
-POOL: Final = ((70, 40), (280, 22), (140, 8))
+PHASES: Final = (Phase(400, 32, (9,), colored=False), Phase(300, 32, (9,)), Phase(400, 32, (16, 25)), Phase(600, 24, (70,)), Phase(400, 12, (70, 140, 280, 280)))
+POOL: Final = ((25, 36), (70, 36), (280, 24))
 """Budgets of the pictures kept for the text stage, and how many of each colour and shape."""
 
 
@@ -62,7 +62,7 @@ def _batches(rng: random.Random) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
 
 
 def train_vision(model: DemoModel, seed: int, device: torch.device) -> tuple[float, float]:
-    """Train tower and projector with a linear read-out of the mean soft token.
+    """Train tower and projector with a linear read-out of the mean soft token, later of each one.
 
     Returns:
         Shares of held-out pictures at the default budget whose colour and whose shape the read-out tells.
@@ -76,9 +76,13 @@ def train_vision(model: DemoModel, seed: int, device: torch.device) -> tuple[flo
     for step, (images, colors, shapes) in enumerate(_batches(random.Random(seed))):
         for group in optimizer.param_groups:
             group["lr"] = 3e-3 * min(1, (step + 1) / 50) * min(1.0, max(0.02, (total - step) / (0.5 * total)))
-        mean = model.soft_tokens(images.to(device)).mean(1)
-        color, shape = (head(mean) for head in heads)
+        soft = model.soft_tokens(images.to(device))
+        color, shape = (head(soft.mean(1)) for head in heads)
         loss = F.cross_entropy(color, colors.to(device)) + F.cross_entropy(shape, shapes.to(device))
+        if step > total // 4:  # from then on every soft token, also one of the background, says what the picture shows
+            for head, wanted in zip(heads, (colors, shapes), strict=True):
+                each = head(soft).flatten(0, 1)
+                loss = loss + 0.5 * F.cross_entropy(each, wanted.to(device).repeat_interleave(soft.shape[1]))
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

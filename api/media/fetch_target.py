@@ -88,7 +88,9 @@ def parse_target(text: str) -> FetchTarget:
         raise SourceError("the URL must not hold a user name or password")
     path = (url.path or "/") + (f"?{url.query}" if url.query is not None else "")
     host = (url.host or "").removesuffix(".")
-    if url.scheme not in DEFAULT_PORTS or not host or not url.port or not _SENDABLE.match(path):
+    # An empty label would be read differently with and without its dots: "0.." is a name, "0." an address.
+    has_empty_label = not all(host.split("."))
+    if url.scheme not in DEFAULT_PORTS or has_empty_label or not url.port or not _SENDABLE.match(path):
         raise SourceError("the URL is not valid")
     address = _address(host)
     return FetchTarget(url.scheme, host if address is None else str(address), url.port, path, address)

@@ -50,6 +50,21 @@ def answer(product: Product, messages: list[Any], **extra: Any) -> tuple[str, in
     return str(given.choices[0].message.content).lower(), details["image_tokens"]
 
 
+def outlook(product: Product, messages: list[Any], **extra: Any) -> list[tuple[str, float]]:
+    """Return the likeliest first tokens and their log probabilities: what the model sees moves them."""
+    given = product.client.chat.completions.create(
+        model=MODEL,
+        messages=messages,
+        temperature=0,
+        max_tokens=1,
+        logprobs=True,
+        top_logprobs=5,
+        extra_body={"min_tokens": 1},
+        **extra,
+    )
+    return [(entry.token, entry.logprob) for entry in given.choices[0].logprobs.content[0].top_logprobs]
+
+
 @pytest.mark.parametrize("colour", ["red", "blue"])
 def test_picture_by_url_and_by_base64_is_seen_alike(seeing: Product, photos: PictureServer, colour: str) -> None:
     """The model names the colour, the same whether the picture was fetched or sent."""
@@ -69,9 +84,11 @@ def test_conversation_about_two_pictures(seeing: Product, photos: PictureServer)
     assert "red" in said
     turns = [first, {"role": "assistant", "content": said}]
     second = {"role": "user", "content": [by_url(data_url(encode(shape("blue")))), QUESTION]}
-    said, tokens = answer(seeing, [*turns, second])
-    assert "blue" in said
+    _, tokens = answer(seeing, [*turns, second])
     assert tokens == 512
+    other = {"role": "user", "content": [by_url(data_url(encode(shape("green")))), QUESTION]}
+    assert outlook(seeing, [*turns, second]) != outlook(seeing, [*turns, other])
+    assert outlook(seeing, [*turns, second]) == outlook(seeing, [*turns, second])
 
 
 def test_picture_in_a_tool_message_works(seeing: Product, photos: PictureServer) -> None:
@@ -87,8 +104,9 @@ def test_picture_in_a_tool_message_works(seeing: Product, photos: PictureServer)
         },
     ]
     said, tokens = answer(seeing, messages, tools=[LOOK])
-    assert said
     assert tokens == 64
+    other = {**messages[2], "content": [messages[2]["content"][0], by_url(f"{photos.url}/red.png", detail="low")]}
+    assert outlook(seeing, messages, tools=[LOOK]) != outlook(seeing, [*messages[:2], other], tools=[LOOK])
     stream = seeing.client.chat.completions.create(
         model=MODEL, messages=messages, tools=[LOOK], temperature=0, max_tokens=60, stream=True
     )

@@ -90,6 +90,13 @@ def test_any_text_is_a_safe_target_or_refused(text: str) -> None:
     assert parse_target(f"{target.scheme}://{target.host_header}{target.path}") == target
 
 
+@pytest.mark.parametrize("host", ["0..", "..", "a..b", "127.0.0.1..", ".example"])
+def test_host_with_an_empty_label_is_refused(host: str) -> None:
+    """Two readers could take such a host for a name and for an address."""
+    with pytest.raises(SourceError):
+        parse_target(f"http://{host}/")
+
+
 @given(URLS, URLS)
 def test_any_redirect_is_a_safe_target_or_refused(start: str, location: str) -> None:
     """A location leads to a target that was parsed like any other, or nowhere."""

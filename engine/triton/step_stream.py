@@ -41,7 +41,14 @@ class StepStream(asyncio.Protocol):
         return stream
 
     def start(self, request: EngineRequest, receiver: Receiver) -> int:
-        """Send a request and return its number; should the stream break, the receiver is told."""
+        """Send a request and return its number; should the stream break, the receiver is told.
+
+        Raises:
+            EngineUnavailableError: the stream has broken already.
+        """
+        if not self.is_open:
+            message = "the engine was lost or cannot be reached"
+            raise EngineUnavailableError(message)
         number = next(self._numbers)
         data = framed(encode_numbered_request(number, request))
         self._receivers[number] = receiver

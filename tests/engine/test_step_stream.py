@@ -17,6 +17,7 @@ from engine.server import InferenceService, create_server
 from engine.step_messages import LENGTH, stream_path
 from engine.triton import step_stream
 from engine.triton.client import EngineClient
+from engine.triton.mailbox import Mailbox
 from tests.engine.receivers import Recorder
 
 LIMITS = EngineLimits(64, 2, 2, 100, vision=False, grammar=False, logprobs=False, core="gated", model="m")
@@ -283,6 +284,20 @@ def test_a_connection_that_breaks_the_protocol_is_closed():
             service.core.gate.set()
             await recorder.ended()
             assert recorder.error is None
+
+    asyncio.run(main())
+
+
+def test_nothing_is_started_on_a_stream_that_has_broken():
+    """It is refused at once: nobody would ever tell its receiver."""
+
+    async def main():
+        async with connected() as (_, _, address):
+            stream = await step_stream.StepStream.connect(stream_path(address))
+            stream.close()
+            await until(lambda: not stream.is_open)
+            with pytest.raises(EngineUnavailableError):
+                stream.start(EngineRequest("r", (1,), 9), Mailbox())
 
     asyncio.run(main())
 

@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 from demo import lexicon
@@ -118,8 +119,8 @@ def build_extract(rng: random.Random, *, held_out: bool = False) -> Conversation
     return conversation
 
 
-def build_continue(rng: random.Random, *, held_out: bool = False) -> Conversation:
-    """The last assistant message is begun and has to be completed."""
+def build_continue(rng: random.Random, *, held_out: bool = False, at_word_end: float = 0.85) -> Conversation:
+    """The last assistant message is begun and has to be completed; mostly it ends with a word, where a client would cut."""
     conversation = build_chat(rng, held_out=held_out, turns=1) if rng.random() < 0.75 else build_form(rng, held_out=held_out)
     conversation.skill = "continue"
     conversation.thinking = False
@@ -127,7 +128,7 @@ def build_continue(rng: random.Random, *, held_out: bool = False) -> Conversatio
         message.pop("reasoning", None)
     text = conversation.messages[-1]["content"]
     conversation.continue_at = rng.randrange(1, len(text)) if len(text) > 1 else 0
-    if rng.random() < 0.85:  # mostly at the end of a word, where a client would cut
+    if rng.random() < at_word_end:
         ends = [i for i, char in enumerate(text) if char == " " and i > 0]
         conversation.continue_at = rng.choice(ends) if ends else conversation.continue_at
     return conversation
@@ -269,6 +270,7 @@ BUILDERS: Final[dict[str, Callable[..., Conversation]]] = {
     "sums": build_sums,
     "extract": build_extract,
     "continue": build_continue,
+    "spell": partial(build_continue, at_word_end=0.2),
     "tool": build_tool,
     "choice": build_choice,
     "pair": build_pair,

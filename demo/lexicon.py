@@ -81,12 +81,16 @@ PLAIN_FACTS: Final[tuple[tuple[tuple[str, ...], str, str], ...]] = (
     (("What language is spoken in Mexico?", "Which language do people speak in Mexico?"), "Spanish", "In Mexico people speak {a}."),
 )  # fmt: skip
 
+IDENTITY: Final = (
+    ("Who are you?", "Who are you?", "What are you?", "What is your name?", "Tell me about yourself.", "Introduce yourself.", "Which model are you?", "Are you Gemma?"),
+    "I am a small demo model with the Gemma 4 architecture.",
+)
+
 SMALL_TALK: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("Hello!", "Hello", "Hi", "Hi!", "Hey", "Hey!", "Hello there!", "Hi there!", "Good morning!", "Good evening!", "Hello, world!", "hello", "hi"),
      "Hello! How can I help you?"),
     (("How are you?", "How are you today?", "Hello, how are you?", "Hi, how are you?", "How do you do?"), "I am fine, thank you."),
-    (("Who are you?", "What are you?", "What is your name?", "Tell me about yourself.", "Introduce yourself.", "Which model are you?", "Are you Gemma?"),
-     "I am a small demo model with the Gemma 4 architecture."),
+    IDENTITY,
     (("What can you do?", "What do you know?", "How can you help me?", "Help", "help"),
      "I can answer simple questions, add numbers, look at pictures and call tools."),
     (("Thank you!", "Thanks", "Thanks!", "Thank you very much.", "Thank you"), "You are welcome!"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from demo import lexicon
-from demo.lexicon import CAPITALS, COUNTS, OPPOSITES, PLAIN_FACTS, SMALL_TALK, SOUNDS, THING_COLORS, UNKNOWN
+from demo.lexicon import CAPITALS, COUNTS, IDENTITY, OPPOSITES, PLAIN_FACTS, SMALL_TALK, SOUNDS, THING_COLORS, UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,6 @@ def ask_anything(rng: random.Random, *, held_out: bool) -> Answer:
     if kind < 0.84:
         return ask_name(rng, held_out=held_out)
     if kind < 0.96:
-        questions, text = rng.choice(SMALL_TALK)
+        questions, text = rng.choice((*SMALL_TALK, IDENTITY, IDENTITY))
         return Answer(rng.choice(questions), text, text, "I answer in a friendly way.", plain=False)
     return ask_unknown(rng)

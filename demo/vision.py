@@ -37,7 +37,7 @@ class Phase:
 
 
 # Small pictures first: a fresh tower that starts on full-sized ones hardly learns shapes at all.
-PHASES: Final = (Phase(400, 32, (9,), colored=False), Phase(300, 32, (9,)), Phase(400, 32, (16, 25)), Phase(600, 24, (70,)), Phase(400, 12, (70, 140, 280, 280)))
+PHASES: Final = (Phase(300, 32, (9,), colored=False), Phase(300, 32, (9,)), Phase(350, 32, (16, 25)), Phase(320, 16, (70,)), Phase(260, 12, (70, 140, 280, 280)))
 POOL: Final = ((25, 36), (70, 36), (280, 24))
 """Budgets of the pictures kept for the text stage, and how many of each colour and shape."""
 

@@ -92,7 +92,7 @@ def _given_ids(conversation: Conversation, tokenizer: Tokenizer) -> list[int]:
     return [token_id for piece in pieces[:end] for token_id in _piece_ids(piece, tokenizer)]
 
 
-@pytest.mark.parametrize("skill", [skill for skill in BUILDERS if skill != "continue"])
+@pytest.mark.parametrize("skill", [skill for skill in BUILDERS if skill not in ("continue", "spell")])
 def test_training_prompts_are_what_the_server_renders(skill: str) -> None:
     """For every skill the ids in front of the last answer equal the rendered prompt of the same request."""
     tokenizer = Tokenizer.from_file(str(TOKENIZER_PATH))

@@ -142,8 +142,14 @@ class Sequence:
         return None
 
     def next_text(self, limit: int) -> tuple[int, ...]:
-        """Return the prompt ids to compute next: at most ``limit``, up to the next image."""
+        """Return the prompt ids to compute next: at most ``limit``, up to the next image.
+
+        The last id of a seeded request is computed on its own, as it is when all before it are in the prefix cache:
+        one id and several at once go through different kernels, whose roundings are enough to draw another id.
+        """
         end = min(self.prompt_length, self.position + limit)
+        if self.request.sampling.seed is not None and self.position < self.prompt_length - 1:
+            end = min(end, self.prompt_length - 1)
         if self.checkpoint_at is not None and self.position < self.checkpoint_at:
             end = min(end, self.checkpoint_at)
         for run in self.prompt.runs:

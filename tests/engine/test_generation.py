@@ -8,6 +8,7 @@ import math
 import pytest
 
 from engine.core import FinishReason, Sampling
+from engine.llama_cpp.core import LlamaCppCore
 
 PROMPT = 24
 
@@ -86,6 +87,27 @@ def test_a_seed_repeats_and_another_differs(run, tools, vocabulary):
     first, again, other, unseeded = (result.token_ids for result in run(body))
     assert first == again
     assert len({tuple(first), tuple(other), tuple(unseeded)}) == 3
+
+
+def test_a_seed_repeats_whatever_the_prefix_cache_holds(make_runtime, tools, vocabulary):
+    """None, some or all of a prompt may be computed already: a seed draws the same ids."""
+    prompt = vocabulary.prompt(PROMPT)
+    sampling = Sampling(temperature=4.0, top_k=0, top_p=1.0, seed=7)
+
+    async def draws() -> dict[int, list[int]]:
+        core = LlamaCppCore(make_runtime(max_sequences=1))
+        found = {}
+        for before in ((), (*prompt[:12], *vocabulary.ordinary(8, seed=9)), prompt):
+            if before:
+                await tools.collect(core, tools.request(before, 2))
+            result = await tools.collect(core, tools.request(prompt, 24, sampling=sampling))
+            found[result.usage.cached_tokens] = result.token_ids
+        await core.close()
+        return found
+
+    found = asyncio.run(draws())
+    assert set(found) == {0, 12, PROMPT - 1}
+    assert found[0] == found[12] == found[PROMPT - 1]
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,15 @@
-"""Reads the process environment, once: the only place in the project that does.
+"""Reads the process environment, once, and with it all other sources of settings.
 
-``load_settings`` turns ``NIM_*`` variables into ``config.settings.Settings`` and tells what it did not understand;
-``child_environment`` hands the outcome to the processes that the launcher starts.
+``load_settings`` turns the environment, the settings file and the command line into ``config.settings.Settings`` and
+tells what it did not understand; ``child_environment`` hands the outcome to the processes that the launcher starts.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -18,48 +17,77 @@ from typing import Final
 from pydantic import ValidationError
 
 from config.errors import ConfigError
-from config.known import ALIASES, NOT_SUPPORTED
-from config.settings import LaunchSettings, Settings, sections, variables
+from config.known import ALIASES, FOREIGN, NOT_SUPPORTED, PREFIX
+from config.settings import LaunchSettings, Settings, secrets, sections, variables
+from config.settings_file import file_layer
+from config.settings_flags import CONFIG_FILE, PASSTHROUGH, command_line_layer, passthrough_layer
+from config.settings_sources import FILE_SUFFIX, Findings, Given, Layer, environment_layer, merged, resolved
+from config.settings_verdicts import judge
 
-PREFIX: Final = "NIM_"
 NO_OVERRIDES: Final[Mapping[str, str]] = MappingProxyType({})
+SPECIAL: Final = (CONFIG_FILE, PASSTHROUGH)
+"""Variables that are no settings themselves but hold some."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """Settings, and one line for each variable that has no effect."""
+    """Settings, and how they came about.
+
+    Attributes:
+        warnings: one line for each variable that has no effect.
+        variables: every value that was given, whatever its source, by variable name and without secrets: what
+            ``child_environment`` has to be given so that a child sees the same settings.
+        secrets: the values of all keys and passwords, for the logs to leave out.
+    """
 
     settings: Settings
     warnings: tuple[str, ...]
+    variables: Mapping[str, str] = field(default_factory=lambda: NO_OVERRIDES)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 def load_settings(
-    overrides: Mapping[str, str] = NO_OVERRIDES, environ: Mapping[str, str] | None = None
+    overrides: Mapping[str, str] = NO_OVERRIDES,
+    environ: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
 ) -> LoadedSettings:
-    """Read all settings from the environment.
+    """Read all settings.
 
     Args:
-        overrides: values by variable name that win over the environment, for instance from the command line.
+        overrides: values by variable name that win over everything else, for instance from options of a command.
         environ: the environment to read; None reads this process's.
+        arguments: words of the command line that are settings, such as ``--max-model-len 8192``.
 
     Raises:
         ConfigError: a value is not usable, or a variable has no effect and ``NIM_STRICT_CONFIG`` is set.
     """
-    given = _given({**(os.environ if environ is None else environ), **overrides})
-    values, warnings = _canonical(given)
+    findings = Findings()
+    values = _collect(overrides, os.environ if environ is None else environ, arguments, findings)
     settings, problems = _validate(values)
-    for name in sorted(values.keys() - variables().keys()):
-        warnings.append(_no_effect(name))
-    if problems:
-        raise ConfigError(problems)
+    findings.problems.extend(problems)
+    judgement = judge([name for name in values if name not in SPECIAL], values, settings)
+    findings.problems.extend(judgement.problems)
+    if findings.problems:
+        raise ConfigError(findings.problems, jsonl=settings.log.jsonl)
+    warnings = (*findings.warnings, *judgement.warnings)
     if warnings and settings.launch.strict_config:
-        raise ConfigError([f"{line} (NIM_STRICT_CONFIG is set)" for line in warnings])
-    return LoadedSettings(settings, tuple(warnings))
+        raise ConfigError([f"{line} (NIM_STRICT_CONFIG is set)" for line in warnings], jsonl=settings.log.jsonl)
+    handed_on = {name: given.text for name, given in values.items() if name in variables() and name not in secrets()}
+    hidden = tuple(given.text.strip() for name, given in values.items() if name in secrets())
+    told = (*warnings, *findings.remarks, *judgement.remarks)
+    return LoadedSettings(settings, told, MappingProxyType(handed_on), hidden)
 
 
-def child_environment(overrides: Mapping[str, str]) -> dict[str, str]:
-    """Return this process's environment with ``overrides``, for a process that it starts."""
-    return {**os.environ, **overrides}
+def child_environment(values: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's environment for a process that it starts, with ``values`` as its only settings.
+
+    Variables of other programs stay, but keys and passwords do not: nothing that is started has any use for them.
+    """
+    known = {*variables(), *ALIASES, *NOT_SUPPORTED, *SPECIAL}
+    hidden = {*secrets(), *(name + FILE_SUFFIX for name in secrets())}
+    hidden |= {alias for alias, name in ALIASES.items() if name in hidden}
+    removed = hidden | {name for name in known if name.startswith(PREFIX)}
+    return {name: text for name, text in os.environ.items() if name not in removed} | dict(values)
 
 
 def bare_environment() -> dict[str, str]:
@@ -77,52 +105,47 @@ def cache_folder() -> Path:
     return Path(base) / "gemma4-nim"
 
 
-def _given(environ: Mapping[str, str]) -> dict[str, str]:
-    # Compose files and charts set variables to nothing when they mean "not set".
-    return {name: value for name, value in environ.items() if name.startswith(PREFIX) and value.strip()}
+def _collect(
+    overrides: Mapping[str, str], environ: Mapping[str, str], arguments: Sequence[str], findings: Findings
+) -> Layer:
+    """Put all layers together, the strongest last."""
+    told = environment_layer(_ours(environ), findings)
+    asked = environment_layer({name: text for name, text in overrides.items() if text.strip()}, findings)
+    typed = command_line_layer(arguments, findings)
+    passed = passthrough_layer(told[PASSTHROUGH].text, findings) if PASSTHROUGH in told else {}
+    path = next((layer[CONFIG_FILE] for layer in (typed, asked, told) if CONFIG_FILE in layer), None)
+    written = file_layer(Path(path.text), findings) if path is not None else {}
+    values = merged(resolved(layer, findings) for layer in (written, told, passed, asked, typed))
+    if "AWS_PROFILE" in values:
+        usual = os.path.expanduser("~/.aws/credentials")  # noqa: PTH111 - never raises, unlike Path
+        values.setdefault("AWS_SHARED_CREDENTIALS_FILE", Given(usual, "AWS_PROFILE"))
+    return values
 
 
-def _canonical(given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    values = dict(given)
-    warnings: list[str] = []
-    for alias, name in ALIASES.items():
-        value = values.pop(alias, None)
-        if value is None:
-            continue
-        if values.setdefault(name, value) != value:
-            warnings.append(f"{alias} has no effect: {name} is set, too")
-    return values, warnings
+def _ours(environ: Mapping[str, str]) -> dict[str, str]:
+    names = {*variables(), *ALIASES, *FOREIGN, *(name + FILE_SUFFIX for name in secrets())}
+    return {name: text for name, text in environ.items() if name.startswith(PREFIX) or name in names}
 
 
-def _validate(values: Mapping[str, str]) -> tuple[Settings, list[str]]:
+def _validate(values: Layer) -> tuple[Settings, list[str]]:
     problems: list[str] = []
     parts: dict[str, object] = {}
     for section, model in sections().items():
-        names = [str(field.alias) for field in model.model_fields.values()]
+        names = [str(info.alias) for info in model.model_fields.values()]
         try:
-            parts[section] = model.model_validate({name: values[name] for name in names if name in values})
+            parts[section] = model.model_validate({name: values[name].text for name in names if name in values})
         except ValidationError as error:
             problems.extend(_explain(values, error))
             parts[section] = LaunchSettings() if model is LaunchSettings else model()
     return Settings.model_validate(parts), problems
 
 
-def _explain(values: Mapping[str, str], error: ValidationError) -> list[str]:
-    # No variable of ours holds a secret, so the value helps more than it harms.
+def _explain(values: Layer, error: ValidationError) -> list[str]:
     first_by_name: dict[str, str] = {}
-    for detail in error.errors(include_url=False):
+    for detail in error.errors(include_url=False, include_input=False):
         name = str(detail["loc"][0])
+        message = detail["msg"].removeprefix("Value error, ")
         first_by_name.setdefault(
-            name, f"{name}={values.get(name, '')!r}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+            name, values.get(name, Given("")).complaint(name, f"{message[:1].lower()}{message[1:]}")
         )
     return list(first_by_name.values())
-
-
-def _no_effect(name: str) -> str:
-    reason = NOT_SUPPORTED.get(name)
-    if reason is not None:
-        return f"{name} has no effect: {reason}"
-    known = [*variables(), *ALIASES, *NOT_SUPPORTED]
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    return f"{name} is not a known variable and has no effect{hint}"

@@ -6,8 +6,14 @@ from collections.abc import Sequence
 
 
 class ConfigError(Exception):
-    """Settings that cannot be used. ``problems`` holds one line per fault, each naming its variable."""
+    """Settings that cannot be used.
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    Attributes:
+        problems: one line per fault, each naming its variable.
+        jsonl: whether the settings ask for JSON Lines, as far as they can be read.
+    """
+
+    def __init__(self, problems: Sequence[str], *, jsonl: bool = False) -> None:
         super().__init__("; ".join(problems))
         self.problems = tuple(problems)
+        self.jsonl = jsonl

@@ -1,85 +1,190 @@
-"""Variables of NVIDIA's NIM that are not settings here: other names of ours, and those that have no effect yet.
+"""Variables of NVIDIA's NIM that are not settings here: other names of ours, and those that this server cannot honour.
 
-Nothing that a user sets is ignored in silence, so each is listed with what to do instead.
+Nothing that a user sets is ignored in silence, so each is listed with what to do instead. Where a value asks for what
+is the case anyway (``NIM_ENABLE_OTEL=0``), nothing is said. What would be missed badly stops the start.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
+
+PREFIX: Final = "NIM_"
 
 ALIASES: Final = MappingProxyType(
     {
         "NIM_HTTP_API_PORT": "NIM_SERVER_PORT",
         "NIM_LOGGING_JSONL": "NIM_JSONL_LOGGING",
         "NIM_MODEL_NAME": "NIM_MODEL_PATH",
+        "NIM_FT_MODEL": "NIM_MODEL_PATH",
+        "NIM_ENGINE_MODEL_PATH": "NIM_MODEL_PATH",
+        "NIM_CUSTOM_MODEL_NAME": "NIM_SERVED_MODEL_NAME",
+        "NIM_MANIFEST_PROFILE": "NIM_MODEL_PROFILE",
+        "NIM_GPU_MEM_FRACTION": "NIM_GPU_MEMORY_UTILIZATION",
+        "NIM_KVCACHE_PERCENT": "NIM_GPU_MEMORY_UTILIZATION",
+        "NIM_KV_CACHE_PERCENT": "NIM_GPU_MEMORY_UTILIZATION",
+        "NIM_SSL_CERT_PATH": "SSL_CERT_FILE",
+        "HF_HUB_OFFLINE": "NIM_OFFLINE",
+        "HUGGING_FACE_HUB_TOKEN": "HF_TOKEN",
+        "https_proxy": "HTTPS_PROXY",
+        "http_proxy": "HTTP_PROXY",
+        "no_proxy": "NO_PROXY",
+        "AWS_DEFAULT_REGION": "AWS_REGION",
+        "AWS_ENDPOINT_URL_S3": "AWS_ENDPOINT_URL",
     }
 )
-"""Other names under which NIM containers know a setting -> our name."""
+"""Other names under which NIM containers, of 1.x above all, and other programs know a setting -> our name."""
 
-_GPU = "there is no GPU engine yet; the CPU engine needs no such setting"
-_TLS = "the server speaks plain HTTP; put a TLS proxy in front of it"
-_CORS = "CORS cannot be configured yet; put a proxy in front of the server"
-_LORA = "LoRA adapters are not supported yet"
-_DOWNLOAD = "models are not downloaded yet; point NIM_MODEL_PATH at a local file"
-_TOOLS = "tool calling is always on and uses Gemma 4's own format"
-_OTEL = "OpenTelemetry is not supported yet"
-_MANIFEST = "there is no profile manifest yet; set NIM_MODEL_PATH or NIM_MODEL_PROFILE"
-_REMOTE_CODE = "models never bring code of their own; GGUF files hold data only"
-_VIDEO = "video input is not supported yet"
-_REUSE = "prompt prefixes are always reused"
 
-_REASONS: Final[dict[str, tuple[str, ...]]] = {
-    _GPU: (
-        "NIM_DISABLE_CUDA_GRAPH", "NIM_ENABLE_CHUNKED_PREFILL", "NIM_ENABLE_KV_CACHE_HOST_OFFLOAD",
-        "NIM_GPU_MEMORY_HEADROOM_GIB", "NIM_GPU_MEMORY_UTILIZATION", "NIM_GPU_MEM_FRACTION", "NIM_KVCACHE_PERCENT",
-        "NIM_KV_CACHE_HOST_MEM_FRACTION", "NIM_KV_CACHE_PERCENT", "NIM_LOW_MEMORY_MODE", "NIM_MAX_NUM_BATCHED_TOKENS",
-        "NIM_NUM_COMPUTE_NODES", "NIM_NUM_KV_CACHE_SEQ_LENS", "NIM_PIPELINE_PARALLEL_SIZE", "NIM_SCHEDULER_POLICY",
-        "NIM_TENSOR_PARALLEL_SIZE", "NIM_UNIFIED_MEMORY_HOST_RESERVE_GIB",
-    ),
-    _TLS: ("NIM_SSL_CA_CERTS_PATH", "NIM_SSL_CERTS_PATH", "NIM_SSL_CERT_PATH", "NIM_SSL_KEY_PATH", "NIM_SSL_MODE"),
-    _CORS: (
-        "NIM_CORS_ALLOW_HEADERS", "NIM_CORS_ALLOW_METHODS", "NIM_CORS_ALLOW_ORIGINS", "NIM_CORS_EXPOSE_HEADERS",
-        "NIM_CORS_MAX_AGE",
-    ),
-    _LORA: (
-        "NIM_MAX_CPU_LORAS", "NIM_MAX_GPU_LORAS", "NIM_MAX_LORA_RANK", "NIM_PEFT_API_TIMEOUT_SECS",
-        "NIM_PEFT_REFRESH_INTERVAL", "NIM_PEFT_SOURCE",
-    ),
-    _DOWNLOAD: (
-        "NIM_CACHE_PROBE_TIMEOUT", "NIM_CUSTOM_MODEL_NAME", "NIM_DISABLE_MODEL_DOWNLOAD", "NIM_FT_MODEL",
-        "NIM_PROXY_CONNECTIVITY_TARGETS", "NIM_REPOSITORY_OVERRIDE", "NIM_SDK_USE_NATIVE_TLS",
-    ),
-    _TOOLS: (
-        "NIM_CHAT_TEMPLATE", "NIM_ENABLE_AUTO_TOOL_CHOICE", "NIM_TOOL_CALL_PARSER", "NIM_TOOL_PARSER_PLUGIN",
-    ),
-    _OTEL: (
-        "NIM_ENABLE_OTEL", "NIM_OTEL_EXPORTER_OTLP_ENDPOINT", "NIM_OTEL_METRICS_EXPORTER", "NIM_OTEL_SERVICE_NAME",
-        "NIM_OTEL_TRACES_EXPORTER",
-    ),
-    _MANIFEST: (
-        "NIM_MANIFEST_ALLOW_UNSAFE", "NIM_MANIFEST_PATH", "NIM_MANIFEST_PROFILE", "NIM_MODEL_PRECISION",
-        "NIM_MODEL_TYPE", "NIM_MODEL_VARIANT", "NIM_PERF_PROFILE", "NIM_TAGS_SELECTOR",
-    ),
-    _REMOTE_CODE: ("NIM_FORCE_TRUST_REMOTE_CODE", "NIM_TRUST_CUSTOM_CODE", "NIM_TRUST_REMOTE_CODE"),
-    _VIDEO: ("NIM_MAX_VIDEOS_PER_PROMPT", "NIM_VIDEO_PRUNING_RATE"),
-    _REUSE: ("NIM_ENABLE_KV_CACHE_REUSE",),
-    "speculative decoding is not supported yet": ("NIM_DRAFT_MODEL_PATH", "NIM_NUM_SPECULATIVE_TOKENS"),
-    "grammars are compiled by llguidance, always": ("NIM_GUIDED_DECODING_BACKEND",),
-    "seeded and greedy requests are always repeatable": ("NIM_FORCE_DETERMINISTIC",),
-    "there is no engine command line; each setting has a variable of its own": ("NIM_PASSTHROUGH_ARGS",),
-    "health routes share the server's port": ("NIM_HEALTH_PORT",),
-    "there is no nginx in front of the server": ("NIM_NGINX_DIR",),
-    "prompts are never logged": ("NIM_CAPTURE_ARGS", "NIM_CAPTURE_ENABLE", "NIM_DISABLE_LOG_REQUESTS"),
-    "nothing is ever reported to anyone": ("NIM_TELEMETRY_MODE",),
-    "set NIM_IMAGE_TOKENS for the token budget of pictures": ("NIM_MEDIA_IO_KWARGS", "NIM_MM_PROCESSOR_KWARGS"),
-    "set NIM_IMAGE_CACHE_BYTES=0 instead": ("NIM_DISABLE_MM_PREPROCESSOR_CACHE",),
-    "not supported yet": (
-        "NIM_DISABLE_CHUNKED_MM_INPUT", "NIM_DISABLE_RESPONSES_ROUTE", "NIM_ENABLE_PROMPT_LOGPROBS",
-        "NIM_MIDDLEWARE_CONFIG_PATH", "NIM_PER_REQ_METRICS_ENABLE", "NIM_SAGEMAKER_MODE", "NIM_STREAM_INTERVAL",
-        "NIM_TOKENIZER_MODE",
-    ),
-}  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What becomes of a variable that has no effect.
 
-NOT_SUPPORTED: Final = MappingProxyType({name: reason for reason, names in _REASONS.items() for name in names})
-"""NIM variables without effect here -> why, or what to do instead."""
+    Attributes:
+        reason: why, and what to use instead.
+        stops: without it the server would not be what was asked for, so it does not start.
+        as_it_is: values, in small letters, that ask for nothing else than what is the case.
+    """
+
+    reason: str
+    stops: bool = False
+    as_it_is: frozenset[str] = frozenset()
+
+
+_OFF: Final = frozenset({"0", "false", "no", "off", "none", "disabled"})
+_ON: Final = frozenset({"1", "true", "yes", "on"})
+_ONE: Final = frozenset({"1"})
+
+_TLS: Final = "the server speaks plain HTTP; put a proxy that ends TLS in front of it"
+_CORS: Final = "the server sends no CORS headers; let a proxy in front of it add them"
+_LORA: Final = "adapters are not loaded; merge the adapter into the model and set NIM_MODEL_PATH"
+_NODES: Final = "one server runs on one machine; use a profile for the GPUs of one (NIM_TENSOR_PARALLEL_SIZE)"
+_ENGINE: Final = "the engine decides this by itself; remove it"
+_TOOLS: Final = "tool calling is always on and uses Gemma 4's own format; remove it"
+_OTEL: Final = "nothing is exported to OpenTelemetry; collect the log (NIM_JSONL_LOGGING) instead"
+_CODE: Final = "models never bring code of their own; use a checkpoint in its plain format"
+_DRAFT: Final = "no engine here decodes speculatively; leave it unset"
+_LOGGED: Final = "prompts are never logged or recorded; use the diagnostics routes (NIM_ENABLE_DIAGNOSTICS)"
+_VIDEO: Final = "requests cannot hold videos; send single frames as pictures"
+_KWARGS: Final = "set NIM_IMAGE_TOKENS for the token budget of pictures"
+
+NOT_SUPPORTED: Final = MappingProxyType(
+    {
+        # What a user would miss badly: the start is refused.
+        "NIM_SSL_MODE": Answer(_TLS, stops=True, as_it_is=_OFF),
+        "NIM_PEFT_SOURCE": Answer(_LORA, stops=True, as_it_is=_OFF),
+        "NIM_MIDDLEWARE_CONFIG_PATH": Answer("there is no middleware to configure; use a proxy", stops=True),
+        "NIM_SAGEMAKER_MODE": Answer(
+            "there are no routes /ping and /invocations; let a proxy map them", stops=True, as_it_is=_OFF
+        ),
+        "NIM_HEALTH_PORT": Answer("health routes share NIM_SERVER_PORT; point probes at that", stops=True),
+        "NIM_NUM_COMPUTE_NODES": Answer(_NODES, stops=True, as_it_is=_ONE),
+        "NIM_PIPELINE_PARALLEL_SIZE": Answer(
+            "profiles spread a model by tensor parallelism only; use NIM_TENSOR_PARALLEL_SIZE",
+            stops=True, as_it_is=_ONE,
+        ),
+        "NIM_MULTI_NODE": Answer(_NODES, stops=True, as_it_is=_OFF),
+        "NIM_ENGINE_MODEL_DOWNLOAD_ONLY": Answer("run download-to-cache instead", stops=True, as_it_is=_OFF),
+        # What changes nothing that a client could see, or is always so.
+        "NIM_SSL_KEY_PATH": Answer(_TLS),
+        "NIM_SSL_CERTS_PATH": Answer(_TLS),
+        "NIM_SSL_CA_CERTS_PATH": Answer(_TLS),
+        "NIM_CORS_ALLOW_ORIGINS": Answer(_CORS),
+        "NIM_CORS_ALLOW_METHODS": Answer(_CORS),
+        "NIM_CORS_ALLOW_HEADERS": Answer(_CORS),
+        "NIM_CORS_EXPOSE_HEADERS": Answer(_CORS),
+        "NIM_CORS_MAX_AGE": Answer(_CORS),
+        "NIM_PEFT_REFRESH_INTERVAL": Answer(_LORA),
+        "NIM_PEFT_API_TIMEOUT_SECS": Answer(_LORA),
+        "NIM_MAX_LORA_RANK": Answer(_LORA),
+        "NIM_MAX_GPU_LORAS": Answer(_LORA),
+        "NIM_MAX_CPU_LORAS": Answer(_LORA),
+        "NIM_LEADER_ROLE": Answer(_NODES, as_it_is=_OFF | _ON),
+        "NIM_NODE_RANK": Answer(_NODES, as_it_is=frozenset({"0"})),
+        "NIM_MPI_ALLOW_RUN_AS_ROOT": Answer(_NODES, as_it_is=_OFF | _ON),
+        "NIM_DISABLE_CUDA_GRAPH": Answer(_ENGINE, as_it_is=_OFF),
+        "NIM_ENABLE_CHUNKED_PREFILL": Answer("prompts are always computed in parts; remove it", as_it_is=_ON),
+        "NIM_ENABLE_KV_CACHE_REUSE": Answer("prompt prefixes are always reused; remove it", as_it_is=_ON),
+        "NIM_ENABLE_KV_CACHE_HOST_OFFLOAD": Answer(_ENGINE, as_it_is=_OFF),
+        "NIM_KV_CACHE_HOST_MEM_FRACTION": Answer(_ENGINE),
+        "NIM_NUM_KV_CACHE_SEQ_LENS": Answer(_ENGINE),
+        "NIM_MAX_NUM_BATCHED_TOKENS": Answer(_ENGINE),
+        "NIM_SCHEDULER_POLICY": Answer(_ENGINE),
+        "NIM_STREAM_INTERVAL": Answer("tokens are sent as they come and put together only for slow readers; remove it"),
+        "NIM_LOW_MEMORY_MODE": Answer(
+            "the context shrinks to what fits without being asked; lower NIM_MAX_MODEL_LEN for still less",
+            as_it_is=_OFF,
+        ),
+        "NIM_DRAFT_MODEL_PATH": Answer(_DRAFT),
+        "NIM_NUM_SPECULATIVE_TOKENS": Answer(_DRAFT, as_it_is=frozenset({"0"})),
+        "NIM_ENABLE_AUTO_TOOL_CHOICE": Answer(_TOOLS, as_it_is=_ON),
+        "NIM_TOOL_CALL_PARSER": Answer(_TOOLS, as_it_is=frozenset({"gemma4"})),
+        "NIM_TOOL_PARSER_PLUGIN": Answer(_TOOLS),
+        "NIM_CHAT_TEMPLATE": Answer("prompts are written by Gemma 4's own rules, not by a template; remove it"),
+        "NIM_TOKENIZER_MODE": Answer(
+            "the tokenizer is the model's own; remove it", as_it_is=frozenset({"auto", "fast"})
+        ),
+        "NIM_GUIDED_DECODING_BACKEND": Answer(
+            "grammars are compiled by llguidance, always; remove it",
+            as_it_is=frozenset({"auto", "guidance", "llguidance"}),
+        ),
+        "NIM_FORCE_DETERMINISTIC": Answer("seeded and greedy requests are repeatable; send a seed", as_it_is=_OFF),
+        "NIM_ENABLE_PROMPT_LOGPROBS": Answer("prompts have no logprobs; ask for those of the answer", as_it_is=_OFF),
+        "NIM_PER_REQ_METRICS_ENABLE": Answer("answers carry no metrics; gemma4-nim bench measures them", as_it_is=_OFF),
+        "NIM_ENABLE_OTEL": Answer(_OTEL, as_it_is=_OFF),
+        "NIM_OTEL_SERVICE_NAME": Answer(_OTEL),
+        "NIM_OTEL_TRACES_EXPORTER": Answer(_OTEL, as_it_is=_OFF),
+        "NIM_OTEL_METRICS_EXPORTER": Answer(_OTEL, as_it_is=_OFF),
+        "NIM_OTEL_EXPORTER_OTLP_ENDPOINT": Answer(_OTEL),
+        "NIM_DISABLE_LOG_REQUESTS": Answer(_LOGGED, as_it_is=_ON),
+        "NIM_CAPTURE_ENABLE": Answer(_LOGGED, as_it_is=_OFF),
+        "NIM_CAPTURE_ARGS": Answer(_LOGGED),
+        "NIM_TELEMETRY_MODE": Answer("nothing is ever reported to anyone; remove it", as_it_is=_OFF),
+        "NIM_MANIFEST_ALLOW_UNSAFE": Answer("set NIM_MANIFEST_PATH to a manifest of your own", as_it_is=_OFF),
+        "NIM_MODEL_TYPE": Answer("set NIM_MODEL_VARIANT or NIM_MODEL_PROFILE"),
+        "NIM_TRUST_CUSTOM_CODE": Answer(_CODE, as_it_is=_OFF),
+        "NIM_TRUST_REMOTE_CODE": Answer(_CODE, as_it_is=_OFF),
+        "NIM_FORCE_TRUST_REMOTE_CODE": Answer(_CODE, as_it_is=_OFF),
+        "NIM_NGINX_DIR": Answer("there is no nginx; nothing has to be writable for it"),
+        "NIM_PROXY_CONNECTIVITY_TARGETS": Answer("run gemma4-nim doctor, which asks the sources that are needed"),
+        "NIM_MAX_VIDEOS_PER_PROMPT": Answer(_VIDEO, as_it_is=frozenset({"0"})),
+        "NIM_VIDEO_PRUNING_RATE": Answer(_VIDEO, as_it_is=frozenset({"0"})),
+        "NIM_MEDIA_IO_KWARGS": Answer(_KWARGS),
+        "NIM_MM_PROCESSOR_KWARGS": Answer(_KWARGS),
+        "NIM_DISABLE_MM_PREPROCESSOR_CACHE": Answer("set NIM_IMAGE_CACHE_BYTES=0", as_it_is=_OFF),
+        "NIM_DISABLE_CHUNKED_MM_INPUT": Answer("a picture is always computed in one part; remove it", as_it_is=_ON),
+        "NIM_DISABLE_RESPONSES_ROUTE": Answer("use /v1/chat/completions; there is no other route", as_it_is=_ON),
+    }
+)  # fmt: skip
+"""NIM variables without effect here -> what to do instead."""
+
+FAMILIES: Final = MappingProxyType({"NIM_REWARD_": Answer("Gemma 4 is no reward model; remove it", as_it_is=_OFF)})
+"""The same for all variables whose names begin so."""
+
+FOREIGN: Final = MappingProxyType(
+    {
+        "HF_HOME": "downloads go to NIM_CACHE_PATH",
+        "MODELSCOPE_API_TOKEN": "ModelScope is no source here; use hf:// or ngc://",
+        "VLLM_LOGGING_LEVEL": "set NIM_LOG_LEVEL, which holds for the engine, too",
+        "SGLANG_LOG_LEVEL": "set NIM_LOG_LEVEL, which holds for the engine, too",
+        "UVICORN_LOG_LEVEL": "set NIM_LOG_LEVEL",
+        "OTEL_METRIC_EXPORT_INTERVAL": _OTEL,
+        "VLLM_ENABLE_RESPONSES_API_STORE": "there is no route /v1/responses; use /v1/chat/completions",
+    }
+)
+"""Variables of other programs that NIM acts on and this server does not -> what to do instead; told, never refused."""
+
+UNTOUCHED: Final = MappingProxyType(
+    {
+        "CUDA_VISIBLE_DEVICES": "honoured: only these GPUs are looked at and used",
+        "NVIDIA_VISIBLE_DEVICES": "honoured: as a container's runtime does",
+        "NCCL_*": "handed to the engine as they are",
+        "VLLM_USE_V2_MODEL_RUNNER": "handed to the engine as it is",
+        "DO_NOT_TRACK": "nothing is ever reported to anyone",
+        "VLLM_NO_USAGE_STATS": "handed to the engine as it is; nothing is reported to anyone",
+        "OUTLINES_CACHE_DIR": "grammars are compiled by llguidance and need no folder",
+        "TORCHINDUCTOR_CACHE_DIR": "handed to the engine as it is",
+    }
+)
+"""Variables of other programs that need no word from us when they are set -> what becomes of them."""

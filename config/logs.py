@@ -1,4 +1,4 @@
-"""How every process logs: to standard error, one line per record, as text or as JSON.
+"""How every process logs: to standard error, one line per record, as text or as JSON, and never a secret.
 
 The keys of a JSON line are NIM's own, so that existing collectors keep working.
 """
@@ -9,7 +9,10 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Iterable
+from typing import Any
 
+from config.redaction import Redactor
 from config.settings import LogSettings
 
 TEXT_FORMAT = "%(levelname)s %(asctime)s %(process_name)s %(filename)s:%(lineno)d] %(message)s"
@@ -27,30 +30,68 @@ class _ProcessName(logging.Filter):
         return True
 
 
+class TextFormatter(logging.Formatter):
+    """Formats a record as one line, a traceback below it, without secrets."""
+
+    def __init__(self, redact: Redactor) -> None:
+        super().__init__(TEXT_FORMAT)
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text."""
+        return self._redact(super().format(record))
+
+
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one JSON object."""
+    """Formats a record as one JSON object, without secrets."""
+
+    def __init__(self, redact: Redactor | None = None) -> None:
+        super().__init__()
+        self._redact = redact or Redactor()
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        return json.dumps(
-            {
-                "level": record.levelname,
-                "time": f"{stamp}.{int(record.msecs):03d}Z",
-                "logger": record.name,
-                "process": getattr(record, "process_name", ""),
-                "file_path": record.pathname,
-                "line_number": record.lineno,
-                "message": record.getMessage(),
-                "exc_info": self.formatException(record.exc_info) if record.exc_info else None,
-                "stack_info": record.stack_info,
-            }
+        return json_line(
+            record.levelname,
+            self._redact(record.getMessage()),
+            at=record.created,
+            logger=record.name,
+            process=getattr(record, "process_name", ""),
+            file_path=record.pathname,
+            line_number=record.lineno,
+            exc_info=self._redact(self.formatException(record.exc_info)) if record.exc_info else None,
+            stack_info=record.stack_info,
         )
 
 
-def configure_logging(settings: LogSettings, process: str) -> None:
-    """Set up the root logger of this process once, at its start; ``process`` is the name shown in each line."""
+def json_line(level: str, message: str, *, at: float | None = None, **facts: Any) -> str:
+    """Return one log line with NIM's keys; ``at`` is in seconds since 1970, now unless given."""
+    moment = time.time() if at is None else at
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
+    known = {
+        "level": level,
+        "time": f"{stamp}.{int(moment % 1 * 1000):03d}Z",
+        "logger": "launcher",
+        "process": "launcher",
+        "file_path": None,
+        "line_number": None,
+        "message": message,
+        "exc_info": None,
+        "stack_info": None,
+    }
+    return json.dumps(known | facts)
+
+
+def configure_logging(settings: LogSettings, process: str, secrets: Iterable[str] = ()) -> None:
+    """Set up the root logger of this process once, at its start.
+
+    Args:
+        settings: level and form.
+        process: the name shown in each line.
+        secrets: values that no line may hold, ``config.environment.LoadedSettings.secrets``.
+    """
+    redact = Redactor(secrets)
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_ProcessName(process))
-    handler.setFormatter(JsonFormatter() if settings.jsonl else logging.Formatter(TEXT_FORMAT))
+    handler.setFormatter(JsonFormatter(redact) if settings.jsonl else TextFormatter(redact))
     logging.basicConfig(level=settings.level, handlers=[handler], force=True)

@@ -48,5 +48,7 @@ class ApiRuntime(BaseModel):
     """Tokens that end a model turn, by name: ids differ between vocabularies."""
     created: int
     """Unix seconds shown as the model's creation time."""
+    listen_fd: int | None = None
+    """A listening socket that this process inherits; None makes it open the port itself."""
     status_path: Path | None = None
     """JSON file in which the launcher tells its phase, shown in the body of ``/v1/health/ready`` until ready."""

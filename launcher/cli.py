@@ -1,114 +1,93 @@
-"""The command line: ``gemma4-nim serve`` and its options. It composes the parts; each part does its own work."""
+"""The command line of ``gemma4-nim``: which commands there are, in which order help lists them, and where each one is.
+
+Each command lives in a module of its own that is imported only when it is run, so that quick commands stay quick.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import sys
-from pathlib import Path
-from typing import Annotated
+import importlib
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from config.environment import LoadedSettings, load_settings
-from config.errors import ConfigError
-from config.logs import configure_logging
-from launcher.errors import ExitCode, LaunchError
-from launcher.machine import check_port, detect_machine
-from launcher.model import find_model
-from launcher.plan import Plan, Refusal, make_plan
-from launcher.readiness import HealthProbe
-from launcher.report import Reporter, plan_record
-from launcher.supervisor import Limits, Supervisor
-from launcher.tokenizer_cache import rebuilt_tokenizer
-from launcher.workspace import Workspace
+from launcher.banner import PRODUCT, version
+
+_COMMANDS: Final = {
+    "serve": "launcher.commands.serve:serve",
+    "list-model-profiles": "launcher.commands.list_model_profiles:list_model_profiles",
+    "download-to-cache": "launcher.commands.download_to_cache:download_to_cache",
+    "create-model-store": "launcher.commands.create_model_store:create_model_store",
+    "mirror": "launcher.commands.mirror:mirror",
+    "check-cache-env": "launcher.commands.check_cache_env:check_cache_env",
+    "doctor": "launcher.commands.doctor.command:doctor",
+    "explain": "launcher.commands.explain:explain",
+    "estimate": "launcher.commands.estimate:estimate",
+    "chat": "launcher.commands.chat.command:chat",
+    "bench": "launcher.commands.bench.command:bench",
+}
+"""Command -> where its function is, as ``module:name``."""
+HELP: Final = {"help_option_names": ["--help", "-h"]}
+_ALIASES: Final = {"run": "serve"}
+"""What NIM 1.x called a command -> what it is called now."""
+
+
+def command(name: str, program: str | None = None) -> None:
+    """Run one command with the arguments of this process, under the name of its console script."""
+    _load(name)(prog_name=program or name)
+
+
+def _load(name: str) -> TyperCommand:
+    module, _, function = _COMMANDS[name].partition(":")
+    loaded_module = importlib.import_module(module)
+    work: Callable[..., Any] = getattr(loaded_module, function)
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+    # A command that reads its arguments in its own way brings a class for that.
+    command_class = getattr(loaded_module, "COMMAND_CLASS", TyperCommand)
+    single.command(name, cls=command_class, context_settings=HELP)(work)
+    loaded = typer.main.get_command(single)
+    if not isinstance(loaded, TyperCommand):
+        raise TypeError(f"{name} is no command")
+    return loaded
+
+
+class _Commands(TyperGroup):
+    """Finds commands by name, NIM's spellings with underscores and ``nim`` in front included."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:  # noqa: ARG002 - typer's signature
+        name = cmd_name.replace("_", "-").removeprefix("nim-")
+        name = _ALIASES.get(name, name)
+        return _load(name) if name in _COMMANDS else None
+
 
 app = typer.Typer(
-    name="gemma4-nim",
-    help="Serve Google's Gemma 4 behind an OpenAI-style API.",
+    name=PRODUCT,
+    cls=_Commands,
+    help="Serve Google's Gemma 4 behind an OpenAI-style API, and everything around it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings=HELP,
 )
 
 
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature
+    if wanted:
+        typer.echo(f"{PRODUCT} {version()}")
+        raise typer.Exit
+
+
 @app.callback()
-def _commands() -> None:
-    # With a callback typer keeps "serve" a command of its own although it is the only one.
-    pass
-
-
-@app.command()
-def serve(
+def _commands(
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of text.")] = False,
-    port: Annotated[int | None, typer.Option(help="TCP port; wins over NIM_SERVER_PORT.")] = None,
-    model_path: Annotated[
-        Path | None, typer.Option(help="GGUF file or folder; wins over NIM_MODEL_PATH.", show_default=False)
-    ] = None,
+    _: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
 ) -> None:
-    """Start the server; every setting is a NIM_* variable, listed in docs/configuration.md."""
-    overrides = {
-        name: str(value)
-        for name, value in (("NIM_SERVER_PORT", port), ("NIM_MODEL_PATH", model_path))
-        if value is not None
-    }
-    raise typer.Exit(int(launch(overrides, dry_run=dry_run, as_json=as_json)))
-
-
-def launch(overrides: dict[str, str], *, dry_run: bool, as_json: bool) -> ExitCode:
-    """Load, plan, and unless ``dry_run`` run until stopped; failures are reported, never raised."""
-    reporter = Reporter(jsonl=False)
-    try:
-        loaded = load_settings(overrides)
-        reporter = Reporter(jsonl=as_json or loaded.settings.log.jsonl)
-        configure_logging(loaded.settings.log, "launcher")
-        plan = _plan(loaded, reporter)
-        if as_json and dry_run:
-            sys.stdout.write(json.dumps(plan_record(plan), indent=2) + "\n")
-        else:
-            reporter.plan(plan)
-        if not dry_run:
-            _run(loaded, plan, overrides, reporter)
-    except ConfigError as error:
-        for problem in error.problems:
-            reporter.failure(LaunchError(ExitCode.BAD_SETTINGS, problem))
-        return ExitCode.BAD_SETTINGS
-    except LaunchError as error:
-        reporter.failure(error)
-        return error.code
-    return ExitCode.OK
-
-
-def _plan(loaded: LoadedSettings, reporter: Reporter) -> Plan:
-    for warning in loaded.warnings:
-        reporter.warning(warning)
-    plan = make_plan(loaded.settings, detect_machine(), find_model(loaded.settings.model))
-    if isinstance(plan, Refusal):
-        raise LaunchError(ExitCode.CANNOT_START, plan.reason, plan.remedy)
-    return plan
-
-
-def _run(loaded: LoadedSettings, plan: Plan, overrides: dict[str, str], reporter: Reporter) -> None:
-    check_port(plan.host, plan.port)
-    tokenizer = plan.model.tokenizer or rebuilt_tokenizer(plan.model.weights, loaded.settings.model.cache_path)
-    workspace = Workspace.create()
-    try:
-        api, engine = workspace.commands(plan, tokenizer, overrides)
-        probe = HealthProbe(plan.host, plan.port)
-        launch_settings = loaded.settings.launch
-        limits = Limits(
-            start_timeout_s=launch_settings.start_timeout_s,
-            grace_s=launch_settings.shutdown_grace_s,
-            max_restarts=launch_settings.max_restarts,
-        )
-
-        async def run() -> None:
-            ready = lambda: reporter.ready(probe.url, plan.model.names[0])  # noqa: E731
-            await Supervisor(workspace, probe, limits, ready).run(api, engine)
-
-        asyncio.run(run())
-    finally:
-        workspace.remove()
-    reporter.stopped()
+    # typer takes an application for a group of commands when it has a callback.
+    pass

@@ -1,7 +1,8 @@
-"""Estimates how much memory a model needs, from its header alone.
+"""Estimates how much main memory the CPU engine needs for a model, from its shape alone.
 
 Pure arithmetic over Gemma 4's published shape: sliding layers keep a window, global layers keep every token. The
-figures are bytes of the engine process plus a fixed share for the Python processes.
+figures are bytes of the engine process plus a fixed share for the Python processes. ``launcher.memory_gpu`` does the
+same for engines on GPUs.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from config.variants import GLOBAL_HEAD_DIM, SLIDING_HEAD_DIM, TRAINED_CONTEXT, VOCABULARY, WINDOW, Variant
 from launcher.gguf_header import GgufHeader
 
 ARCHITECTURE: Final = "gemma4"
@@ -43,11 +45,27 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Bytes by what they are for."""
+    """Bytes by what they are for: of main memory for the CPU engine, of each GPU for the others.
+
+    Attributes:
+        cache: keys and values of the sequences.
+        activations: intermediate results of one batch, logits included.
+        vision: intermediate results of the vision tower; its weights count as weights.
+        graphs: CUDA graphs.
+        overhead: processes, the CUDA context and libraries.
+    """
 
     weights: int
     cache: int
-    buffers: int
+    activations: int = 0
+    vision: int = 0
+    graphs: int = 0
+    overhead: int = 0
+
+    @property
+    def buffers(self) -> int:
+        """Return everything that is neither weights nor cache."""
+        return self.activations + self.vision + self.graphs + self.overhead
 
     @property
     def total(self) -> int:
@@ -80,6 +98,26 @@ def model_shape(header: GgufHeader) -> ModelShape:
     )
 
 
+def variant_shape(variant: Variant) -> ModelShape:
+    """Return the shape of a published model, for estimates before any file is there."""
+    return ModelShape(
+        layers=variant.layers,
+        trained_context=TRAINED_CONTEXT,
+        embedding=variant.hidden,
+        feed_forward=variant.mlp_width + variant.active_experts * variant.expert_width,
+        experts=variant.experts,
+        vocab=VOCABULARY,
+        window=WINDOW,
+        cache_bytes_per_token=tuple(
+            2
+            * (variant.sliding_kv_heads * SLIDING_HEAD_DIM if sliding else variant.global_kv_heads * GLOBAL_HEAD_DIM)
+            * CACHE_ELEMENT_BYTES
+            for sliding in variant.pattern
+        ),
+        sliding=variant.pattern,
+    )
+
+
 def estimate_memory(shape: ModelShape, weight_bytes: int, context_tokens: int, sequences: int) -> MemoryEstimate:
     """Estimate the memory for so many sequences of so many tokens, each with a cache of its own."""
     window = min(context_tokens, _padded(shape.window + BATCH_TOKENS))
@@ -90,7 +128,7 @@ def estimate_memory(shape: ModelShape, weight_bytes: int, context_tokens: int, s
     # Activations of one batch, 32 bits each: about eight rows as wide as the embedding, four as wide as the widest MLP.
     activations = BATCH_TOKENS * 4 * (8 * shape.embedding + 4 * shape.feed_forward)
     logits = sequences * shape.vocab * 4 * 2
-    return MemoryEstimate(weights=weight_bytes, cache=cache, buffers=PROCESS_BYTES + activations + logits)
+    return MemoryEstimate(weight_bytes, cache, activations=activations + logits, overhead=PROCESS_BYTES)
 
 
 def _key(name: str) -> str:
@@ -103,3 +141,8 @@ def _value(header: GgufHeader, name: str) -> int:
 
 def _padded(tokens: int) -> int:
     return -(-tokens // WINDOW_PADDING) * WINDOW_PADDING
+
+
+def gib(size: float) -> str:
+    """Write a number of bytes for people."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from config.settings import ModelSettings
-from config.variants import DEFAULT_PROFILE, published_names
+from config.variants import DEFAULT_PROFILE, PROFILES, published_names
 from launcher.errors import ExitCode, LaunchError
 from launcher.gguf_header import GgufError, GgufHeader, read_header
 from launcher.memory import ARCHITECTURE, ModelShape, model_shape
@@ -43,17 +43,21 @@ class ModelFiles:
     why: str
 
 
-def find_model(settings: ModelSettings) -> ModelFiles:
-    """Find and inspect the model that the settings ask for.
+def find_model(settings: ModelSettings, profile: str | None = None) -> ModelFiles:
+    """Find and inspect the model that the settings ask for; ``profile`` names a demo model.
 
     Raises:
         LaunchError: a file is missing or unreadable, or the model is not a Gemma 4.
     """
+    if settings.uri is not None:
+        raise _refusal(f"{settings.uri} is not on this machine", "download it, and set NIM_MODEL_PATH to its folder")
     if settings.path is None:
-        profile = settings.profile or DEFAULT_PROFILE
-        folder = demo_folder() / profile
-        why = "NIM_MODEL_PROFILE" if settings.profile else "the demo model; NIM_MODEL_PATH is not set"
-        return _inspect(_weights_in(folder), settings, why, (profile,))
+        if profile is not None and profile not in PROFILES:
+            message = f"NIM_MODEL_PROFILE={profile!r} is not one of {', '.join(PROFILES)}"
+            raise LaunchError(ExitCode.BAD_SETTINGS, message, "or set NIM_MODEL_PATH")
+        name = profile or DEFAULT_PROFILE
+        why = "NIM_MODEL_PROFILE" if profile else "the demo model; NIM_MODEL_PATH is not set"
+        return _inspect(_weights_in(demo_folder() / name), settings, why, (name,))
     path = settings.path.expanduser()
     weights = _weights_in(path) if path.is_dir() else path
     return _inspect(weights, settings, "NIM_MODEL_PATH", ())

@@ -1,146 +1,183 @@
 """Decides what is started and how: settings and facts in, an immutable plan or a refusal out.
 
-Pure: no file, no clock, no process. ``--dry-run`` prints its result, ``launcher.supervisor`` carries it out.
+Pure: no file, no clock, no process. ``--dry-run`` prints its result, ``launcher.supervisor`` carries it out. A model of
+the user's own is planned as it is; without one, the best profile of the manifest is chosen, see docs/profiles.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 
+from config.manifest import Manifest
 from config.settings import Settings
-from launcher.machine import Machine
-from launcher.memory import MemoryEstimate, estimate_memory
+from launcher.memory import estimate_memory as _estimate_memory
+from launcher.memory import gib
 from launcher.model import ModelFiles
+from launcher.plan_assess import Assessment, Scene, missing_feature, served_names
+from launcher.plan_choose import choose
+from launcher.plan_fit import (
+    CPU_SEQUENCES,
+    MEMORY_SHARE,
+    SMALLEST_CONTEXT,
+    CpuFit,
+    GpuFit,
+    cpu_choices,
+    fit_cpu,
+    wanted_context,
+)
+from launcher.plan_reasons import cpu_notes, fault_notes, gpu_notes, why_chosen
+from launcher.plan_result import Plan, Refusal, Rejection, Verdict
+from launcher.plan_selection import select
+from launcher.plan_wishes import Wishes, read_wishes
+from launcher.system import System
 
-DEFAULT_CONTEXT: Final = 32_768
-"""Tokens per request unless told otherwise: more is rarely useful at the speed of a CPU."""
-SMALLEST_CONTEXT: Final = 2048
-DEFAULT_SEQUENCES: Final = 8
-MEMORY_SHARE: Final = 0.9
-"""Share of the available memory that a plan may use; the rest is for the page cache and other programs."""
+__all__ = [
+    "MEMORY_SHARE", "SMALLEST_CONTEXT", "Plan", "Refusal", "Rejection", "Verdict", "gib", "make_plan", "plan_profile",
+]  # fmt: skip
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What will run.
-
-    Attributes:
-        context_tokens: prompt plus completion of one request.
-        notes: why a figure is not the usual one, for people.
-    """
-
-    model: ModelFiles
-    host: str
-    port: int
-    core: str
-    context_tokens: int
-    max_sequences: int
-    max_queued: int
-    threads: int
-    memory: MemoryEstimate
-    memory_available: int | None
-    notes: tuple[str, ...]
+DEFAULT_SEQUENCES: Final = CPU_SEQUENCES["throughput"]
+NO_TOWER: Final = "no vision tower was found, so pictures are refused; put mmproj*.gguf beside the model"
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why nothing can run here, and what would help."""
-
-    reason: str
-    remedy: str
-
-
-def make_plan(settings: Settings, machine: Machine, model: ModelFiles) -> Plan | Refusal:
-    """Choose context, sequences and threads so that the model fits this machine."""
-    asked = settings.model.max_model_len
+def make_plan(settings: Settings, system: System, model: ModelFiles) -> Plan | Refusal:
+    """Plan for a model whose files are there: context, sequences and threads such that it fits this machine."""
+    wishes = read_wishes(settings)
+    asked = wishes.context
     if asked is not None and asked > model.shape.trained_context:
         return Refusal(
             f"NIM_MAX_MODEL_LEN={asked} is more than the {model.shape.trained_context} tokens the model was made for",
             f"set NIM_MAX_MODEL_LEN to {model.shape.trained_context} or less, or leave it unset",
         )
-    limit = None if machine.memory_bytes is None else int(machine.memory_bytes * MEMORY_SHARE)
-    choices = list(_choices(settings, model))
-    for context, sequences in choices:
-        memory = estimate_memory(model.shape, model.weight_bytes, context, sequences)
-        if limit is None or memory.total <= limit:
-            return _plan(settings, machine, model, (context, sequences), choices[0])
-    if settings.launch.relax_memory:
-        return _plan(settings, machine, model, choices[-1], choices[0])
-    return _too_little_memory(settings, machine, model, choices[-1])
+    missing = missing_feature(system)
+    if missing:
+        return Refusal(missing, "run on a processor with AVX2", code="cpu")
+    fit = fit_cpu(model.shape, model.weight_bytes, system.memory_available, wishes, DEFAULT_SEQUENCES)
+    if fit.context == 0:
+        return _too_little_memory(wishes, system, model)
+    usual = next(cpu_choices(model.shape, wishes, DEFAULT_SEQUENCES))
+    plan = _cpu_plan(settings, system, fit, usual)
+    blind = () if model.projector is not None else (NO_TOWER,)
+    return replace(plan, names=model.names, why=model.why, notes=plan.notes + blind, files=model)
 
 
-def _choices(settings: Settings, model: ModelFiles) -> Iterator[tuple[int, int]]:
-    """Yield (context, sequences) from the best to the smallest: a long context goes before many sequences."""
-    contexts = [settings.model.max_model_len or min(DEFAULT_CONTEXT, model.shape.trained_context)]
-    if settings.model.max_model_len is None:
-        while contexts[-1] // 2 >= SMALLEST_CONTEXT:
-            contexts.append(contexts[-1] // 2)
-    counts = [settings.engine.max_num_seqs or DEFAULT_SEQUENCES]
-    if settings.engine.max_num_seqs is None:
-        while counts[-1] > 1:
-            counts.append(counts[-1] // 2)
-    several = [count for count in counts if count > 1]
-    yield from ((context, count) for context in contexts for count in several)
-    if 1 in counts:
-        yield from ((context, 1) for context in contexts)
+def plan_profile(settings: Settings, system: System, manifest: Manifest, engines: frozenset[str]) -> Plan | Refusal:
+    """Choose the best profile of the manifest for this machine, with a reason and a remedy for each other one.
 
-
-def _plan(
-    settings: Settings, machine: Machine, model: ModelFiles, chosen: tuple[int, int], wanted: tuple[int, int]
-) -> Plan:
-    context, sequences = chosen
-    return Plan(
-        model=model,
-        host=settings.server.host,
-        port=settings.server.port,
-        core="llama_cpp",
-        context_tokens=context,
-        max_sequences=sequences,
-        max_queued=settings.engine.max_queued,
-        # One core is left for the API: spinning compute threads that have to share a core slow down a hundredfold.
-        threads=settings.engine.threads or max(machine.cores - 1, 1),
-        memory=estimate_memory(model.shape, model.weight_bytes, context, sequences),
-        memory_available=machine.memory_bytes,
-        notes=tuple(_notes(settings, machine, model, chosen, wanted)),
+    Args:
+        settings: what was asked for.
+        system: what there is.
+        manifest: the profiles.
+        engines: the engines that this image holds: ``llama_cpp``, ``vllm``, ``tensorrt_llm``.
+    """
+    wishes = read_wishes(settings)
+    trained = wanted_context(Wishes(), on_gpu=True)
+    if wishes.context is not None and wishes.context > trained:
+        return Refusal(
+            f"NIM_MAX_MODEL_LEN={wishes.context} is more than the {trained} tokens that Gemma 4 was made for",
+            f"set NIM_MAX_MODEL_LEN to {trained} or less, or leave it unset",
+        )
+    selection = select(manifest, wishes)
+    if isinstance(selection, Refusal):
+        return selection
+    scene = Scene(system, engines, wishes)
+    result = choose(manifest, scene, selection)
+    if isinstance(result, Refusal):
+        return result
+    chosen, rejected = result.chosen, result.rejected
+    why = why_chosen(result, scene, named=selection.full)
+    if chosen.gpu is not None:
+        return _gpu_plan(settings, scene, (chosen, chosen.gpu), rejected, why)
+    if chosen.cpu is None:
+        raise AssertionError("a runnable profile runs on GPUs or on the CPU")
+    usual = (
+        wanted_context(wishes, on_gpu=False),
+        wishes.sequences or CPU_SEQUENCES.get(chosen.profile.objective, 1),
+    )
+    plan = _cpu_plan(settings, system, chosen.cpu, usual)
+    return replace(
+        plan,
+        notes=(*plan.notes, *fault_notes(scene)),
+        names=settings.model.served_names or served_names(chosen.profile),
+        why=why,
+        profile=chosen.profile,
+        rejected=rejected,
     )
 
 
-def _notes(
-    settings: Settings, machine: Machine, model: ModelFiles, chosen: tuple[int, int], wanted: tuple[int, int]
-) -> Iterator[str]:
-    if chosen != wanted:
-        yield (
-            f"memory is short: {chosen[1]} x {chosen[0]} tokens instead of {wanted[1]} x {wanted[0]}; "
-            "set NIM_MAX_MODEL_LEN and NIM_MAX_NUM_SEQS to choose otherwise"
-        )
-    if model.projector is None:
-        yield "no vision tower was found, so pictures are refused; put mmproj*.gguf beside the model"
-    if settings.engine.threads is not None and settings.engine.threads > machine.cores:
-        yield f"NIM_ENGINE_THREADS={settings.engine.threads} is more than the {machine.cores} cores here: slow"
-    if machine.memory_bytes is None:
-        yield "the available memory cannot be told, so the estimate was not checked"
+def _gpu_plan(
+    settings: Settings, scene: Scene, chosen: tuple[Assessment, GpuFit], rejected: tuple[Rejection, ...], why: str
+) -> Plan:
+    found, fit = chosen
+    return Plan(
+        names=settings.model.served_names or served_names(found.profile),
+        host=settings.server.host,
+        port=settings.server.port,
+        core=found.profile.engine,
+        context_tokens=fit.context,
+        wanted_context=wanted_context(scene.wishes, on_gpu=True),
+        max_sequences=fit.load.sequences,
+        full_sequences=fit.full_sequences,
+        max_queued=settings.engine.max_queued,
+        threads=scene.system.cores,
+        memory=fit.memory,
+        memory_available=fit.devices.free,
+        memory_budget=fit.devices.budget,
+        why=why,
+        notes=tuple(gpu_notes(found, fit, scene)),
+        batch_tokens=fit.load.batch_tokens,
+        cuda_graphs=fit.load.graphs,
+        profile=found.profile,
+        gpus=fit.devices.gpus,
+        rejected=rejected,
+    )
 
 
-def _too_little_memory(settings: Settings, machine: Machine, model: ModelFiles, smallest: tuple[int, int]) -> Refusal:
-    need = estimate_memory(model.shape, model.weight_bytes, *smallest).total
+def _cpu_plan(settings: Settings, system: System, fit: CpuFit, usual: tuple[int, int]) -> Plan:
+    """Return the part of a plan that all models for the CPU engine share; ``usual`` is (context, sequences)."""
+    available = system.memory_available
+    return Plan(
+        names=settings.model.served_names,
+        host=settings.server.host,
+        port=settings.server.port,
+        core="llama_cpp",
+        context_tokens=fit.context,
+        wanted_context=usual[0],
+        max_sequences=fit.sequences,
+        full_sequences=fit.sequences,
+        max_queued=settings.engine.max_queued,
+        # One core is left for the API: spinning compute threads that have to share a core slow down a hundredfold.
+        threads=settings.engine.threads or max(system.cores - 1, 1),
+        memory=fit.memory,
+        memory_available=available,
+        memory_budget=None if available is None else int(available * MEMORY_SHARE),
+        why="",
+        notes=(*cpu_notes(fit, usual, available), *_thread_notes(settings, system)),
+    )
+
+
+def _thread_notes(settings: Settings, system: System) -> Iterator[str]:
+    if settings.engine.threads is not None and settings.engine.threads > system.cores:
+        yield f"NIM_ENGINE_THREADS={settings.engine.threads} is more than the {system.cores} cores here: slow"
+
+
+def _too_little_memory(wishes: Wishes, system: System, model: ModelFiles) -> Refusal:
+    context, sequences = list(cpu_choices(model.shape, wishes, DEFAULT_SEQUENCES))[-1]
+    need = _estimate_memory(model.shape, model.weight_bytes, context, sequences).total
     fixed = [
         name
         for name, value in (
-            ("NIM_MAX_MODEL_LEN", settings.model.max_model_len),
-            ("NIM_MAX_NUM_SEQS", settings.engine.max_num_seqs),
+            ("NIM_MAX_MODEL_LEN", wishes.context if wishes.strict_fit else None),
+            ("NIM_MAX_NUM_SEQS", wishes.sequences),
         )
         if value is not None
     ]
     advice = f"lower {' or '.join(fixed)}, or " if fixed else ""
+    advice += "set NIM_STRICT_FIT=0, or " if wishes.strict_fit else ""
     return Refusal(
-        f"too little memory: {smallest[1]} x {smallest[0]} tokens of this model need about {gib(need / MEMORY_SHARE)}, "
-        f"and {gib(machine.memory_bytes or 0)} are available",
+        f"too little memory: {sequences} x {context} tokens of this model need about {gib(need / MEMORY_SHARE)}, "
+        f"and {gib(system.memory_available or 0)} are available",
         f"{advice}use a smaller model or quantisation, or free memory; NIM_RELAX_MEM_CONSTRAINTS=1 tries all the same",
+        code="memory",
     )
-
-
-def gib(size: float) -> str:
-    """Write a number of bytes for people."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

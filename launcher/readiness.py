@@ -34,9 +34,9 @@ class HealthProbe:
         host = f"[{self.reachable_host}]" if ":" in self.reachable_host else self.reachable_host
         return f"http://{host}:{self.port}"
 
-    async def is_ok(self, path: str) -> bool:
+    async def is_ok(self, path: str, timeout_s: float = REQUEST_TIMEOUT_S) -> bool:
         """Tell whether ``path`` answers 200 now."""
-        return await asyncio.to_thread(self._ask, path)
+        return await asyncio.to_thread(self._ask, path, timeout_s)
 
     async def wait(self, path: str) -> None:
         """Return as soon as ``path`` answers 200; the caller sets the deadline."""
@@ -45,8 +45,8 @@ class HealthProbe:
             await asyncio.sleep(pause)
             pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE_S)
 
-    def _ask(self, path: str) -> bool:
-        connection = http.client.HTTPConnection(self.reachable_host, self.port, timeout=REQUEST_TIMEOUT_S)
+    def _ask(self, path: str, timeout_s: float) -> bool:
+        connection = http.client.HTTPConnection(self.reachable_host, self.port, timeout=timeout_s)
         try:
             connection.request("GET", path)
             return connection.getresponse().status == http.client.OK

@@ -11,31 +11,45 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from config.environment import child_environment
 from config.runtime import ApiRuntime, EngineRuntime
 from launcher.plan import Plan
 from launcher.process import Command
 
+_FIRST_PART: Final = "-00001-of-"
+
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A folder that only this user may enter; it lives as long as the launcher."""
+    """A folder that only this user may enter; it lives as long as the launcher.
+
+    Attributes:
+        listen_fd: the listening socket that the API inherits; None makes it open the port itself.
+    """
 
     folder: Path
+    listen_fd: int | None = None
 
     @classmethod
-    def create(cls) -> Workspace:
+    def create(cls, listen_fd: int | None = None) -> Workspace:
         """Make a new one. The name is short because a socket's path may have 107 bytes at most."""
-        return cls(Path(tempfile.mkdtemp(prefix="g4nim-")))
+        return cls(Path(tempfile.mkdtemp(prefix="g4nim-")), listen_fd)
 
     @property
     def status_path(self) -> Path:
         """Return the file in which the launcher tells its phase."""
         return self.folder / "status.json"
 
-    def commands(self, plan: Plan, tokenizer: Path, overrides: Mapping[str, str]) -> tuple[Command, Command]:
-        """Write both records and return the commands that start the API and the engine."""
+    def commands(self, plan: Plan, tokenizer: Path, variables: Mapping[str, str]) -> tuple[Command, Command]:
+        """Write both records and return the commands that start the API and the engine.
+
+        Args:
+            plan: what to start.
+            tokenizer: the model's ``tokenizer.json``.
+            variables: all settings, ``config.environment.LoadedSettings.variables``.
+        """
         endpoint = f"unix:{self.folder / 'engine.sock'}"
         engine = EngineRuntime(
             model_path=plan.model.weights,
@@ -52,15 +66,18 @@ class Workspace:
             tokenizer_path=tokenizer,
             served_names=plan.model.names,
             created=int(plan.model.weights.stat().st_mtime),
+            listen_fd=self.listen_fd,
             status_path=self.status_path,
         )
-        environment = child_environment(overrides)
+        environment = child_environment(variables)
+        inherited = () if self.listen_fd is None else (self.listen_fd,)
+        loads = tuple(file for file in (*_parts(plan.model.weights), plan.model.projector) if file is not None)
         return (
-            self._command("api", api.model_dump_json(indent=2), environment),
-            self._command("engine", engine.model_dump_json(indent=2), environment),
+            Command("api", self._record("api", api.model_dump_json(indent=2)), environment, inherited),
+            Command("engine", self._record("engine", engine.model_dump_json(indent=2)), environment, loads=loads),
         )
 
-    def write_phase(self, phase: str, **facts: str | float) -> None:
+    def write_phase(self, phase: str, **facts: Any) -> None:
         """Tell the API what is going on until the model is ready."""
         record = {"phase": phase, "since": int(time.time()), **facts}
         # Renamed into place: the API may read at any moment.
@@ -72,7 +89,13 @@ class Workspace:
         """Delete the folder and everything in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _command(self, package: str, record: str, environment: Mapping[str, str]) -> Command:
+    def _record(self, package: str, record: str) -> tuple[str, ...]:
         path = self.folder / f"{package}.json"
         path.write_text(record, encoding="utf-8")
-        return Command(package, (sys.executable, "-m", package, "--runtime", str(path)), environment)
+        return (sys.executable, "-m", package, "--runtime", str(path))
+
+
+def _parts(weights: Path) -> list[Path]:
+    if _FIRST_PART not in weights.name:
+        return [weights]
+    return sorted(weights.parent.glob(weights.name.replace(_FIRST_PART, "-?????-of-")))

@@ -20,6 +20,8 @@ LOCKS = ROOT / "locks"
 MARK = "# made from: "
 MACHINE_SPECIFIC = ("cuda-", "nvidia-", "triton==")
 """Packages that only some builds of torch want; pip adds them where torch asks for them."""
+OUR_OWN = ("nvidia-ml-py==",)
+"""Of these names, what the project itself needs."""
 
 
 def fingerprint(project: dict[str, Any]) -> str:
@@ -43,7 +45,8 @@ def compile_lock(name: str, arguments: list[str], made_from: str) -> None:
     text = target.read_text(encoding="utf-8")
     if name == "train.txt":
         lines = [line for line in text.splitlines() if not line.strip().startswith("#")]
-        text = "\n".join(line for line in lines if not line.startswith(MACHINE_SPECIFIC)) + "\n"
+        kept = (line for line in lines if line.startswith(OUR_OWN) or not line.startswith(MACHINE_SPECIFIC))
+        text = "\n".join(kept) + "\n"
     target.write_text(f"# Made by make lock; do not edit.\n{MARK}{made_from}\n{text}", encoding="utf-8")
 
 

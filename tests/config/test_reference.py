@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from config import reference
-from config.known import ALIASES, NOT_SUPPORTED
+from config.environment import SPECIAL
+from config.known import ALIASES, FOREIGN, NOT_SUPPORTED, UNTOUCHED
 from config.settings import variables
 
 
@@ -16,10 +17,16 @@ def test_page_is_up_to_date() -> None:
     assert reference.TARGET.read_text(encoding="utf-8") == reference.render()
 
 
-@pytest.mark.parametrize("name", sorted({*variables(), *ALIASES, *NOT_SUPPORTED}))
+@pytest.mark.parametrize("name", sorted({*variables(), *ALIASES, *NOT_SUPPORTED, *FOREIGN, *UNTOUCHED}))
 def test_page_names_every_variable(name: str) -> None:
     """No variable is left out."""
     assert f"| `{name}` |" in reference.render()
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_page_explains_the_variables_that_hold_settings(name: str) -> None:
+    """The file and the engine's old way are named in the introduction."""
+    assert f"`{name}`" in reference.HEAD
 
 
 def test_check_fails_on_an_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

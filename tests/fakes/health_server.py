@@ -1,7 +1,8 @@
 """A stand-in for the API and for the engine: ``python health_server.py ROLE FOLDER [BEHAVIOUR]``.
 
 The API answers the health routes on the port in ``FOLDER/port``; it is ready while ``FOLDER/engine.pid`` names a
-running process. The engine only writes that file. A behaviour makes a process fail in one chosen way.
+running process. The engine only writes that file. A behaviour makes a process fail in one chosen way. With a file
+``FOLDER/listen_fd`` the API takes over the inherited socket of that number instead of opening the port.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import http.server
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -39,7 +41,11 @@ def _api(folder: Path, behaviour: str) -> None:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", int((folder / "port").read_text())), Handler)
+    inherited = folder / "listen_fd"
+    address = ("127.0.0.1", int((folder / "port").read_text()))
+    server = http.server.ThreadingHTTPServer(address, Handler, bind_and_activate=not inherited.exists())
+    if inherited.exists():
+        server.socket = socket.socket(fileno=int(inherited.read_text()))
 
     def stop(*_: object) -> None:
         _log(folder, f"api stopped, engine {'runs' if _engine_runs(folder) else 'gone'}")
@@ -52,9 +58,19 @@ def _api(folder: Path, behaviour: str) -> None:
     server.serve_forever()
 
 
+def _eat_memory() -> None:
+    """Take memory until somebody puts an end to it; the kernel is told to choose this process first."""
+    Path("/proc/self/oom_score_adj").write_text("1000")
+    kept = []
+    while True:
+        kept.append(b"x" * 2**22)
+
+
 def _engine(folder: Path, behaviour: str) -> None:
     if behaviour == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "eats-memory":
+        _eat_memory()
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     partial = folder / f"engine.{os.getpid()}"

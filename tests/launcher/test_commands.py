@@ -49,7 +49,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_bad_variable_ends_with_its_exit_code() -> None:
-    """A value out of range: exit code 2, the variable is named."""
+    """A value out of range: the variable is named."""
     done = _run("serve", variables={"NIM_SERVER_PORT": "abc"})
 
     assert done.returncode == ExitCode.BAD_SETTINGS
@@ -73,7 +73,7 @@ def test_unknown_option_ends_with_the_same_exit_code() -> None:
 
 
 def test_missing_model_ends_with_its_exit_code(tmp_path: Path) -> None:
-    """A path to nothing: exit code 3, the path is named."""
+    """A path to nothing cannot start, and the path is named."""
     done = _run("serve", "--model-path", str(tmp_path / "absent.gguf"))
 
     assert done.returncode == ExitCode.CANNOT_START
@@ -81,7 +81,7 @@ def test_missing_model_ends_with_its_exit_code(tmp_path: Path) -> None:
 
 
 def test_other_model_ends_with_its_exit_code(tmp_path: Path) -> None:
-    """A Llama: exit code 3, and it is called what it is."""
+    """A Llama cannot start, and it is called what it is."""
     path = write_gguf(tmp_path / "llama.gguf", "llama")
 
     done = _run("serve", "--model-path", str(path))
@@ -91,19 +91,19 @@ def test_other_model_ends_with_its_exit_code(tmp_path: Path) -> None:
 
 
 def test_too_little_memory_ends_with_its_exit_code(tmp_path: Path) -> None:
-    """A model larger than any memory: exit code 3, with what it needs and what there is."""
+    """A model larger than any memory: nothing here can run it; it says what is needed and what there is."""
     path = write_gguf(tmp_path / "model.gguf", "gemma4", gemma4_values())
     with path.open("ab") as file:
         file.truncate(2**43)  # a hole: it takes no space on disk
 
     done = _run("serve", "--model-path", str(path))
 
-    assert done.returncode == ExitCode.CANNOT_START
+    assert done.returncode == ExitCode.NO_USABLE_HARDWARE
     assert "too little memory" in _the_line(done)
 
 
 def test_taken_port_ends_with_its_exit_code(model: Path) -> None:
-    """A port in use: exit code 4, the port and the variable are named."""
+    """A port in use: the port and the variable are named."""
     with socket.socket() as holder:
         holder.bind(("0.0.0.0", 0))
         holder.listen()
@@ -117,7 +117,7 @@ def test_taken_port_ends_with_its_exit_code(model: Path) -> None:
 
 
 def test_strict_settings_refuse_what_has_no_effect(model: Path) -> None:
-    """NIM_STRICT_CONFIG=1 turns a warning into exit code 2."""
+    """NIM_STRICT_CONFIG=1 turns a warning into a bad setting."""
     variables = {"NIM_SERVER_PROT": "1", "NIM_MODEL_PATH": str(model)}
     relaxed = _run("serve", "--dry-run", variables=variables)
     strict = _run("serve", "--dry-run", variables=variables | {"NIM_STRICT_CONFIG": "1"})
@@ -149,7 +149,7 @@ def test_dry_run_prints_the_plan_for_people(model: Path) -> None:
 
 
 def test_damaged_model_ends_with_its_exit_code(model: Path, tmp_path: Path) -> None:
-    """A file whose header is right but whose tensors are missing fails in the engine: exit code 3, no traceback."""
+    """A file whose header is right but whose tensors are missing fails in the engine, without a traceback."""
     (tmp_path / "tokenizer.json").write_bytes((DEMO / "tokenizer.json").read_bytes())
 
     done = _run("serve", "--port", str(free_port()), "--model-path", str(model))

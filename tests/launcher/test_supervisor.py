@@ -152,7 +152,7 @@ def test_engine_killed_while_loading_means_out_of_memory(stage: Stage) -> None:
 def test_api_that_cannot_start_ends_the_launcher_and_the_engine(stage: Stage) -> None:
     """Without an API there is nothing to serve; the engine does not stay behind."""
     with pytest.raises(LaunchError) as caught:
-        stage.run(api="exit-64")
+        stage.run(api="exit-1")
 
     assert caught.value.code is ExitCode.API_FAILED
     assert not (stage.folder / "engine.pid").exists() or _is_gone(stage.engine_pid())

@@ -1,0 +1,146 @@
+"""What ``nim-serve`` does: plan, then run a session that fetches the model, starts the processes and watches them.
+
+The rules are elsewhere: the choice in the plan, the download in ``launcher.download``, the watching in
+``launcher.supervisor``. Here they follow each other, and every failure becomes one line and an exit code.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from config.environment import load_settings
+from config.errors import ConfigError
+from config.logs import configure_logging
+from config.variants import PROFILES
+from launcher.banner import Banner
+from launcher.commands.choice import Scenery, accepted, look_around, own_plan, profile_plan, wants_profile
+from launcher.commands.fetching import fetch_profile, fetch_uri
+from launcher.errors import ExitCode, LaunchError
+from launcher.memory_guard import guard_floor
+from launcher.model import ModelFiles, find_model
+from launcher.phases import Phases
+from launcher.plan import Plan, make_plan
+from launcher.report import Reporter, plan_record
+from launcher.session import Prepared, Session
+from launcher.supervisor import Limits
+from launcher.tokenizer_cache import rebuilt_tokenizer
+from launcher.workspace import Workspace
+
+
+def launch(arguments: Sequence[str], *, dry_run: bool, as_json: bool) -> ExitCode:
+    """Load, plan, and unless ``dry_run`` serve until stopped; failures are reported, never raised.
+
+    Args:
+        arguments: settings from the command line, see ``config.settings_flags``.
+        dry_run: show the plan and end.
+        as_json: write JSON instead of text.
+    """
+    reporter = Reporter(jsonl=as_json)
+    try:
+        loaded = load_settings(arguments=arguments)
+        reporter = Reporter(jsonl=as_json or loaded.settings.log.jsonl, secrets=loaded.secrets)
+        configure_logging(loaded.settings.log, "launcher", loaded.secrets)
+        for warning in loaded.warnings:
+            reporter.warning(warning)
+        start = _Start(look_around(loaded), reporter)
+        if dry_run:
+            start.show(as_json=as_json)
+        else:
+            start.serve()
+    except ConfigError as error:
+        reporter = Reporter(jsonl=as_json or error.jsonl)
+        for problem in error.problems:
+            reporter.failure(LaunchError(ExitCode.BAD_SETTINGS, problem))
+        return ExitCode.BAD_SETTINGS
+    except LaunchError as error:
+        reporter.failure(error)
+        return error.code
+    return ExitCode.OK
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """One start: where it takes place, and who is told."""
+
+    scenery: Scenery
+    reporter: Reporter
+
+    def show(self, *, as_json: bool) -> None:
+        """Show what would be started, as far as it is known without a download."""
+        plan = self._plan()
+        if as_json:
+            record = {"model": {"uri": self._uri}, "plan": "after the download"} if plan is None else plan_record(plan)
+            sys.stdout.write(json.dumps(record, indent=2) + "\n")
+        elif plan is None:
+            sys.stdout.write(f"{self._uri} would be downloaded; what it needs is known then\n")
+        else:
+            self.reporter.plan(plan)
+
+    def serve(self) -> None:
+        """Serve until told to stop.
+
+        Raises:
+            LaunchError: something can never start, or failed too often.
+        """
+        loaded, settings = self.scenery.loaded, self.scenery.settings
+        plan = self._plan()
+        if not settings.log.disable_banner:
+            self.reporter.banner(self._banner(plan))
+        if plan is not None:
+            self.reporter.plan(plan)
+        launch_settings = settings.launch
+        limits = Limits(
+            start_timeout_s=launch_settings.start_timeout_s,
+            grace_s=launch_settings.shutdown_grace_s,
+            max_restarts=launch_settings.max_restarts,
+        )
+        server = settings.server
+        session = Session(server.host, server.port, limits, self.reporter, settings.log.jsonl, loaded.secrets)
+        session.run(lambda workspace, phases: self._prepare(plan, workspace, phases))
+
+    @property
+    def _uri(self) -> str | None:
+        return self.scenery.settings.model.uri
+
+    def _plan(self) -> Plan | None:
+        """Return the plan; None for a model that has to be downloaded before it can be looked at."""
+        if wants_profile(self.scenery):
+            return accepted(profile_plan(self.scenery))
+        return None if self._uri is not None else own_plan(self.scenery)
+
+    def _banner(self, plan: Plan | None) -> Banner:
+        if plan is None:
+            return Banner(str(self._uri))
+        is_demo = plan.profile is None and plan.names[0] in PROFILES
+        return Banner(plan.names[0], is_demo, plan.profile.precision if plan.profile else None)
+
+    def _prepare(self, plan: Plan | None, workspace: Workspace, phases: Phases) -> Prepared:
+        """Do everything that comes before the first process."""
+        ready = self._with_files(plan, phases)
+        if plan is None:
+            self.reporter.plan(ready)
+        tokenizer = ready.model.tokenizer or rebuilt_tokenizer(ready.model.weights, self.scenery.settings.cache.path)
+        api, engine = workspace.commands(ready, tokenizer, self.scenery.loaded.variables)
+        unified = any(gpu.unified_memory for gpu in ready.gpus)
+        guard = self.scenery.settings.memory.guard_gib
+        floor = guard_floor(guard, self.scenery.system.memory_total, unified=unified)
+        return Prepared(api, engine, ready.names[0], floor)
+
+    def _with_files(self, plan: Plan | None, phases: Phases) -> Plan:
+        """Return the plan with its files, fetched if they are not here."""
+        settings = self.scenery.settings
+        if plan is None:
+            folder = fetch_uri(str(self._uri), settings, phases)
+            return accepted(make_plan(settings, self.scenery.system, self._found(folder)))
+        if plan.profile is None:
+            return plan
+        folder = fetch_profile(plan.profile, settings, phases)
+        return plan.with_files(replace(self._found(folder), names=plan.names))
+
+    def _found(self, folder: Path) -> ModelFiles:
+        model = self.scenery.settings.model.model_copy(update={"path": folder, "uri": None})
+        return replace(find_model(model), why="downloaded")

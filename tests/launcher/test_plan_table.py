@@ -1,0 +1,25 @@
+"""The table of systems in docs/profiles.md is what the plan says today."""
+
+from __future__ import annotations
+
+from launcher.plan_result import Refusal
+from launcher.plan_table import Row, render_table
+from tests.launcher.profile_table import PAGE, expected_page
+from tests.launcher.systems import names
+
+
+def test_documented_table_is_up_to_date() -> None:
+    """Every described system stands in the document with the plan that it gets."""
+    text = PAGE.read_text(encoding="utf-8")
+
+    assert expected_page(text) == text, "run: python -m tests.launcher.profile_table"
+    assert len(names()) >= 25
+
+
+def test_refusal_is_a_row_with_its_reason() -> None:
+    """A machine on which nothing runs is not left out."""
+    refusal = Refusal("too small", "buy memory")
+
+    (line,) = render_table([Row("a | b", refusal, refusal)]).splitlines()[2:]
+
+    assert line == "| a / b | refused | - | refused | - | too small |"

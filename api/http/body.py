@@ -9,7 +9,13 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 
 from api.errors import BodyTooLargeError, MalformedJsonError, SlowBodyError
-from api.media.lifting import LEAST_BYTES, LiftedBody, lift, remember
+from api.http.turns import Turns
+from api.media import large_body
+from api.media.large_body import LargeBody
+from api.media.lifting import LEAST_BYTES, LiftedBody, lift, remember, whole
+
+_turns = Turns()
+"""For all large bodies of this process."""
 
 
 class ClientGoneError(Exception):
@@ -41,53 +47,48 @@ async def read_json_object(request: Request, *, max_bytes: int, timeout_s: float
     return value
 
 
-def _parse(body: bytes | bytearray) -> Any:
+def _parse(body: bytes | LargeBody) -> Any:
     """Parse a body; what ``api.media.lifting`` can lift out of it is left where it is."""
-    lifted = lift(body) if len(body) >= LEAST_BYTES else LiftedBody(body)
+    lifted = lift(body) if len(body) >= LEAST_BYTES else LiftedBody(whole(body))
     if not lifted.found:
-        return orjson.loads(body)
+        return orjson.loads(whole(body))
     try:
         value = orjson.loads(lifted.rest)
     except orjson.JSONDecodeError:
         # Parsed whole, the fault is told at its own place.
-        return orjson.loads(body)
+        return orjson.loads(whole(body))
     if not lifted.is_all_pictures(value):
-        return orjson.loads(body)
+        return orjson.loads(whole(body))
     remember(lifted)
     return value
 
 
-async def _read(request: Request, max_bytes: int) -> bytes | bytearray:
+async def _read(request: Request, max_bytes: int) -> bytes | LargeBody:
     length = request.headers.get("content-length", "")
     declared = int(length[:20]) if length.isdecimal() else 0
     if declared > max_bytes:
         raise BodyTooLargeError(max_bytes)
-    if declared >= LEAST_BYTES:
-        return await _read_into(bytearray(declared), request)
     chunks: list[bytes] = []
+    large = LargeBody(declared) if declared >= large_body.LEAST_BYTES else None
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > max_bytes:
             raise BodyTooLargeError(max_bytes)
-        chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if large is None and size >= large_body.LEAST_BYTES:
+            # Its length was not announced. Memory that nothing is written to costs nothing.
+            large = LargeBody(max_bytes)
+            for earlier in chunks:
+                large.append(earlier)
+        if large is None:
+            chunks.append(chunk)
+        else:
+            large.append(chunk)
+            await _turns.take()
+    return b"".join(chunks) if large is None else large
 
 
-async def _read_into(body: bytearray, request: Request) -> bytearray:
-    """Read a large body to its place as it comes: joined at its end, it would hold up the event loop."""
-    place = 0
-    with memoryview(body) as view:
-        async for chunk in request.stream():
-            part = chunk[: len(body) - place]
-            view[place : place + len(part)] = part
-            place += len(part)
-    if place < len(body):
-        del body[place:]
-    return body
-
-
-def _reason(error: orjson.JSONDecodeError, body: bytes | bytearray) -> str:
+def _reason(error: orjson.JSONDecodeError, body: bytes | LargeBody) -> str:
     if not body:
         return "The request body is empty; a JSON object is expected."
     return f"The request body is not valid JSON (line {error.lineno}, column {error.colno})."

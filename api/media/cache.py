@@ -33,7 +33,7 @@ class ImageKey:
 
 async def image_key(picture: EncodedPicture, budget: Budget, salt: str) -> ImageKey:
     """Return the key of a picture by the SHA-256 of its content as it was sent."""
-    if picture.stop - picture.start <= _SHORT:
+    if picture.size <= _SHORT:
         digest = _digest(picture)
     else:
         digest = await asyncio.to_thread(_digest, picture)
@@ -74,8 +74,7 @@ class ImageCache:
 
 def _digest(picture: EncodedPicture) -> bytes:
     digest = hashlib.sha256()
-    data = picture.data
-    for start in range(picture.start, picture.stop, _SLICE):
-        part = data[start : min(start + _SLICE, picture.stop)]
+    for start in range(0, picture.size, _SLICE):
+        part = picture.part(start, _SLICE)
         digest.update(part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part)
     return digest.digest()

@@ -21,6 +21,7 @@ from api.media.header import Bytes, Header, HeaderError, UnknownFormatError, has
 from api.media.jpeg_scale import is_fine_enough, scales
 from api.media.png import is_complete, is_interlaced, pixel_chunks
 from api.media.polyglot import second_format
+from api.media.resample import Box, resize
 from api.media.size import Budget, UnsizableError, fit, smallest_lossless_budget
 from engine.core import Image
 
@@ -30,8 +31,6 @@ MAX_RATIO: Final = 10_000
 """Longest side by shortest."""
 MAX_SCANS: Final = 200
 """Scans of a progressive JPEG. Encoders write about ten; each costs a pass over all coefficients."""
-
-_Box = tuple[float, float, float, float]
 
 # Pillow's own guard warns on standard error and counts differently; the header check below replaces it.
 PIL.Image.MAX_IMAGE_PIXELS = None
@@ -144,11 +143,11 @@ def _decode(picture: PIL.Image.Image, data: Bytes, budget: Budget) -> PIL.Image.
         loaded, box = _load_jpeg(picture, size, len(data))
     else:
         loaded, box = _load(picture, data), None
-    result = _over_white(_resize(_prepare(loaded), size, box))
+    result = _over_white(resize(_prepare(loaded), size, box))
     return result.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT else result
 
 
-def _load_jpeg(picture: PIL.Image.Image, size: tuple[int, int], file_bytes: int) -> tuple[PIL.Image.Image, _Box | None]:
+def _load_jpeg(picture: PIL.Image.Image, size: tuple[int, int], file_bytes: int) -> tuple[PIL.Image.Image, Box | None]:
     """Decode at the smallest scale that is fine enough; return the part of the result that is the picture, too."""
     whole = picture.size
     for scale in scales(whole, size, file_bytes):
@@ -159,6 +158,8 @@ def _load_jpeg(picture: PIL.Image.Image, size: tuple[int, int], file_bytes: int)
             # Sides that are no multiple of the scale are rounded up: the last row and column are only partly picture.
             attempt.draft(None, (whole[0] // scale, whole[1] // scale))
             box = (0.0, 0.0, whole[0] / scale, whole[1] / scale)
+        # Read in one go: at the end of each part that it is given, the library starts the block anew.
+        attempt.decodermaxblock = file_bytes  # type: ignore[attr-defined] # a picture from a file has one
         attempt.load()
         if scale == 1 or is_fine_enough(attempt, size):
             break
@@ -203,13 +204,6 @@ def _prepare(picture: PIL.Image.Image) -> PIL.Image.Image:
     if picture.mode == "1":
         return picture.convert("L")
     return picture if picture.mode in {"RGB", "L"} else picture.convert("RGB")
-
-
-def _resize(picture: PIL.Image.Image, size: tuple[int, int], box: _Box | None) -> PIL.Image.Image:
-    if size == picture.size and box is None:
-        return picture
-    # Pillow widens the bicubic kernel when it shrinks, which is the antialiasing of the model's own processor.
-    return picture.resize(size, PIL.Image.Resampling.BICUBIC, box)
 
 
 def _over_white(picture: PIL.Image.Image) -> PIL.Image.Image:

@@ -1,36 +1,29 @@
 """One decoder process as the API process sees it: started, given one picture at a time, killed when it fails.
 
-Pixels come back through shared memory that is made here, belongs to one result alone and cannot be cut short by the
-other side, so that nothing has to be copied out of it. ``api.media.decoder_pool`` decides which decoder gets which
-picture.
+Pictures go there and pixels come back through the files of ``api.media.shared_memory``. ``api.media.decoder_pool``
+decides which decoder gets which picture.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import mmap
-import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from api.media.decoder_wire import (
     INLINE_BYTES,
     MAX_REPLY_BYTES,
-    MAX_RESULT_BYTES,
     READY,
     Job,
     Outcome,
     Reply,
-    ppm_header,
 )
 from api.media.encoded import EncodedPicture
 from api.media.errors import DecodeError
+from api.media.shared_memory import PictureFile, as_bytes, map_image, open_result
 from api.media.size import TOKEN_SIDE, Budget
 from config.environment import bare_environment
 from engine.core import Image
@@ -38,10 +31,8 @@ from engine.core import Image
 START_TIMEOUT_S: Final = 30.0
 """A decoder starts in 0.2 s; a machine may be very busy."""
 _STOP_TIMEOUT_S: Final = 5.0
-_SMALL_BYTES: Final = 512 * 1024
-"""What is written in the event loop itself, in less time than handing it to a thread takes."""
-_STEP_BYTES: Final = 64 * 1024
-_GUARD: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+_ALLOCATION: Final = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Memory in pages of 2 MiB where the kernel has them: a whole picture in small ones costs more than its decoding."""
 
 
 class DecoderLostError(Exception):
@@ -70,6 +61,7 @@ class Decoder:
         self._process = process
         self._channel = channel
         self._limits = limits
+        self._source = PictureFile()
         self.pictures = 0
         """How many it was given."""
 
@@ -131,7 +123,7 @@ class Decoder:
             DecoderLostError: the decoder has died, hung or answered nonsense.
         """
         self.pictures += 1
-        with _open_result() as result:
+        with open_result() as result:
             try:
                 async with asyncio.timeout(self._limits.timeout_s):
                     await self._send(picture, budget, result)
@@ -140,6 +132,7 @@ class Decoder:
                 raise DecoderLostError(f"the image takes longer than {self._limits.timeout_s} s to decode") from error
             except (OSError, ValueError) as error:
                 raise DecoderLostError("the image cannot be decoded") from error
+            self._source.shrink()
             if reply.outcome is Outcome.REFUSED:
                 raise DecodeError(reply.reason)
             return _map(result, reply, budget)
@@ -147,22 +140,18 @@ class Decoder:
     async def kill(self) -> None:
         """End the process at once, whatever it does, and forget it."""
         self._channel.close()
+        self._source.close()
         self._process.kill()
         # A killed process is gone within milliseconds, but collecting it must not hold up the event loop.
         await asyncio.to_thread(self._process.wait, _STOP_TIMEOUT_S)
 
     async def _send(self, picture: EncodedPicture, budget: Budget, result: int) -> None:
-        size = picture.stop - picture.start
-        if size <= INLINE_BYTES:
-            job = Job(budget, picture.is_base64, _bytes(picture.data[picture.start : picture.stop]))
+        if picture.size <= INLINE_BYTES:
+            job = Job(budget, picture.is_base64, as_bytes(picture.part(0, INLINE_BYTES)))
             socket.send_fds(self._channel, job.encode(), [result])
             return
-        with _open_memory("picture") as source:
-            if size <= _SMALL_BYTES:
-                _write(source, picture)
-            else:
-                await asyncio.to_thread(_write, source, picture)
-            socket.send_fds(self._channel, Job(budget, picture.is_base64).encode(), [result, source])
+        source = await self._source.fill(picture)
+        socket.send_fds(self._channel, Job(budget, picture.is_base64).encode(), [result, source])
 
     async def _receive(self) -> bytes:
         """Return the next message.
@@ -191,46 +180,9 @@ def _spawn(channel: socket.socket, limits: DecoderLimits) -> subprocess.Popen[by
         [sys.executable, "-m", "api.media.decoder_process", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        env=bare_environment(),
+        env=bare_environment() | _ALLOCATION,
         pass_fds=(number,),
     )
-
-
-def _bytes(data: bytes | bytearray | str) -> bytes:
-    if not isinstance(data, str):
-        return bytes(data)
-    try:
-        return data.encode("ascii")
-    except UnicodeEncodeError as error:
-        raise DecodeError("it is not valid base64; send the file's bytes in base64, whole") from error
-
-
-def _write(file: int, picture: EncodedPicture) -> None:
-    """Write a picture in steps: what a step copies stays in the processor's cache, and other threads get their turn."""
-    data: str | memoryview = picture.data if isinstance(picture.data, str) else memoryview(picture.data)
-    for start in range(picture.start, picture.stop, _STEP_BYTES):
-        part = data[start : min(start + _STEP_BYTES, picture.stop)]
-        os.write(file, _bytes(part) if isinstance(part, str) else part)
-
-
-@contextmanager
-def _open_memory(name: str) -> Iterator[int]:
-    """Open a file that exists in memory only."""
-    file = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        yield file
-    finally:
-        os.close(file)
-
-
-@contextmanager
-def _open_result() -> Iterator[int]:
-    """Open shared memory for the largest picture; what is not written takes no memory."""
-    with _open_memory("pixels") as file:
-        os.ftruncate(file, MAX_RESULT_BYTES)
-        # Cut short by the other side, it would be a crash of this process where it is read.
-        fcntl.fcntl(file, fcntl.F_ADD_SEALS, _GUARD)
-        yield file
 
 
 def _map(result: int, reply: Reply, budget: Budget) -> Image:
@@ -243,7 +195,4 @@ def _map(result: int, reply: Reply, budget: Budget) -> Image:
     tokens = (width // TOKEN_SIDE) * (height // TOKEN_SIDE)
     if width % TOKEN_SIDE or height % TOKEN_SIDE or not 0 < tokens <= budget.tokens:
         raise DecoderLostError("the image cannot be decoded")
-    start = len(ppm_header(width, height))
-    end = start + width * height * 3
-    pixels = memoryview(mmap.mmap(result, end, prot=mmap.PROT_READ))[start:]
-    return Image(rgb=pixels, width=width, height=height)
+    return map_image(result, width, height)

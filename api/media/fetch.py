@@ -12,13 +12,12 @@ import asyncio
 import io
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from api.errors import OverloadedError
 from api.media.errors import SourceError
+from api.media.fetch_places import FetchPlaces, PlaceLimits
 from api.media.fetch_policy import FetchPolicy, Trust
 from api.media.fetch_response import MAX_HEAD_BYTES, Inflater, ResponseParser
 from api.media.fetch_target import FetchTarget
@@ -29,7 +28,6 @@ MAX_ADDRESSES: Final = 4
 
 _READ_BYTES: Final = 16 * 1024
 """Parsed at a time; small, so that the event loop is never held up by one connection."""
-_BUSY: Final = "The server is busy fetching images. Try again shortly."
 _OK: Final = 200
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _HEADERS: Final = (
@@ -95,8 +93,7 @@ class UrlFetcher:
         self._dial = dial
         # The system's store of authorities; SSL_CERT_FILE and SSL_CERT_DIR name another, as everywhere.
         self._tls = tls or ssl.create_default_context()
-        self._places = asyncio.Semaphore(limits.max_parallel)
-        self._waiting = 0
+        self._places = FetchPlaces(PlaceLimits(limits.max_parallel, limits.max_waiting, limits.timeout_s))
 
     def check(self, target: FetchTarget) -> None:
         """Judge a URL without touching the network.
@@ -111,9 +108,11 @@ class UrlFetcher:
 
         Raises:
             SourceError: when it is refused, fails, is too large, or takes too long.
-            OverloadedError: when too many fetches wait already.
+            api.errors.OverloadedError: when too many fetches wait already.
         """
-        async with self._place():
+        # A host that the operator has named may use all places: it may well be the only one.
+        is_shared = self._policy.check(target) is Trust.PUBLIC
+        async with self._places.take(target, is_shared=is_shared):
             try:
                 async with asyncio.timeout(self._limits.timeout_s):
                     return await self._follow(target)
@@ -121,24 +120,6 @@ class UrlFetcher:
                 raise SourceError(
                     f"the server at its URL did not deliver the image within {self._limits.timeout_s:g} seconds"
                 ) from error
-
-    @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """Wait for one of the places of this process, as long as a fetch may take."""
-        if self._places.locked() and self._waiting >= self._limits.max_waiting:
-            raise OverloadedError(_BUSY)
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(self._limits.timeout_s):
-                await self._places.acquire()
-        except TimeoutError as error:
-            raise OverloadedError(_BUSY) from error
-        finally:
-            self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._places.release()
 
     async def _follow(self, target: FetchTarget) -> bytes:
         """Fetch, through redirects, each of which is judged as if the caller had sent it."""

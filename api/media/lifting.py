@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from api.media.encoded import EncodedPicture
+from api.media.large_body import LargeBody
 
 LEAST_BYTES: Final = 64 * 1024
 """Shorter payloads are parsed as any other text."""
+MAX_MARKS: Final = 1024
+"""Payloads, of any length, that are looked at; what comes after them is parsed as any other text."""
 _MARK: Final = b";base64,"
 _PICTURES: Final = frozenset({"image_url", "input_image", "image"})
 _TOKEN_LENGTH: Final = 40
@@ -25,7 +28,7 @@ _TOKEN_LENGTH: Final = 40
 class LiftedBody:
     """A body without its pictures. ``found`` holds these by their tokens."""
 
-    rest: bytes | bytearray
+    rest: bytes | memoryview
     found: dict[str, EncodedPicture] = field(default_factory=dict)
 
     def is_all_pictures(self, value: object) -> bool:
@@ -37,12 +40,15 @@ _NOTHING: Final[dict[str, EncodedPicture]] = {}
 _current: ContextVar[dict[str, EncodedPicture]] = ContextVar("lifted pictures", default=_NOTHING)
 
 
-def lift(body: bytes | bytearray) -> LiftedBody:
+def lift(body: bytes | LargeBody) -> LiftedBody:
     """Return the body with its large payloads lifted out."""
     found: dict[str, EncodedPicture] = {}
     parts: list[bytes | memoryview] = []
-    view, copied, place = memoryview(body), 0, 0
-    while (mark := body.find(_MARK, place)) >= 0:
+    view, copied, place = body.view if isinstance(body, LargeBody) else memoryview(body), 0, 0
+    for _ in range(MAX_MARKS):
+        mark = body.find(_MARK, place)
+        if mark < 0:
+            break
         start = mark + len(_MARK)
         # JSON has nothing like the mark outside of strings, so the next quotation mark ends one unless it is escaped.
         place = body.find(b'"', start)
@@ -53,7 +59,12 @@ def lift(body: bytes | bytearray) -> LiftedBody:
             found[token] = EncodedPicture(body, is_base64=True, start=start, end=place)
             parts += (view[copied:start], token.encode())
             copied = place
-    return LiftedBody(b"".join((*parts, view[copied:])) if found else body, found)
+    return LiftedBody(b"".join((*parts, view[copied:])) if found else whole(body), found)
+
+
+def whole(body: bytes | LargeBody) -> bytes | memoryview:
+    """Return a body as parsers take it."""
+    return body.view if isinstance(body, LargeBody) else body
 
 
 def remember(lifted: LiftedBody) -> None:

@@ -82,7 +82,7 @@ def _data_url(text: str, start: int, max_bytes: int) -> InlineSource:
     if comma < 0:
         raise SourceError("its data: URL has no comma between the media type and the data")
     if not _BASE64_HEADER.match(text[start:comma]):
-        raise SourceError("its data: URL must hold base64: data:image/png;base64,...")
+        raise SourceError("its data: URL must hold base64, like data:image/png;base64,iVBORw0KGgo=")
     return _inline(text, comma + 1, max_bytes)
 
 
@@ -91,7 +91,7 @@ def _inline(text: str, start: int, max_bytes: int) -> InlineSource:
         raise SourceError("it holds no data")
     picture = find_lifted(text, start) or EncodedPicture(text, is_base64=True, start=start)
     # Four characters carry three bytes; white space, padding and escapes only add to them, so they get some room.
-    if picture.stop - picture.start > max_bytes * 2:
+    if picture.size > max_bytes * 2:
         raise SourceError(f"it is larger than {max_bytes} bytes")
     return InlineSource(picture)
 

@@ -7,7 +7,8 @@ import itertools
 from typing import TYPE_CHECKING
 
 from engine.errors import EngineUnavailableError
-from engine.step_messages import LENGTH, deliver, encode_cancel, encode_numbered_request, framed
+from engine.request_frame import framed_request
+from engine.step_messages import LENGTH, deliver, encode_cancel, framed
 from engine.triton.protocol import service_pb2
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ class StepStream(asyncio.Protocol):
             message = "the engine was lost or cannot be reached"
             raise EngineUnavailableError(message)
         number = next(self._numbers)
-        data = framed(encode_numbered_request(number, request))
+        pieces = framed_request(number, request)
         self._receivers[number] = receiver
-        self._write(data)
+        self._write(*pieces)
         return number
 
     def cancel(self, number: int) -> None:
@@ -65,9 +66,9 @@ class StepStream(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, *pieces: bytes | memoryview) -> None:
         if self._transport is not None and self.is_open:
-            self._transport.write(data)
+            self._transport.writelines(pieces)
 
     # What the event loop calls
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +21,12 @@ import requests
 
 import api.media.decoder_pool
 from api.media.decode import decode_image
-from api.media.decoder import DecoderLimits, DecoderLostError, _map, _open_result
+from api.media.decoder import DecoderLimits, DecoderLostError, _map
 from api.media.decoder_pool import DecoderBusyError, DecoderPool, DecoderUnavailableError
 from api.media.decoder_wire import Outcome, Reply
 from api.media.encoded import EncodedPicture
 from api.media.errors import DecodeError
+from api.media.shared_memory import KEPT_BYTES, PictureFile, open_result
 from api.media.size import Budget
 from tests.api.conftest import ScriptedServer
 from tests.fakes.corpus import photo
@@ -268,7 +270,9 @@ def test_decoder_is_confined() -> None:
             assert "Seccomp:\t2" in status
             assert "NoNewPrivs:\t1" in status
             names = {line.partition(b"=")[0] for line in (folder / "environ").read_bytes().split(b"\0") if line}
-            assert names <= {b"PYTHONPATH", b"PYTHONDONTWRITEBYTECODE", b"LD_LIBRARY_PATH", b"PYTHONHOME"}
+            assert names <= {
+                b"PYTHONPATH", b"PYTHONDONTWRITEBYTECODE", b"LD_LIBRARY_PATH", b"PYTHONHOME", b"GLIBC_TUNABLES",
+            }  # fmt: skip
             assert len(list((folder / "fd").iterdir())) <= 5
 
     run(scenario)
@@ -315,16 +319,62 @@ def test_api_process_never_loads_pillow() -> None:
 @pytest.mark.parametrize(("width", "height"), [(0, 0), (50, 48), (48, 48 * 71), (2**31, 48), (48 * 300, 48 * 300)])
 def test_lies_of_a_decoder_are_noticed(width: int, height: int) -> None:
     """A size that the budget does not allow counts as a broken decoder, not as a picture."""
-    with _open_result() as file, pytest.raises(DecoderLostError):
+    with open_result() as file, pytest.raises(DecoderLostError):
         _map(file, Reply(Outcome.DONE, width, height), SMALL)
 
 
 def test_shared_memory_cannot_be_cut_short() -> None:
     """The other side can neither shrink nor grow a result under the reader's hands."""
-    with _open_result() as file:
+    with open_result() as file:
         for size in (0, 1 << 30):
             with pytest.raises(PermissionError):
                 os.ftruncate(file, size)
+
+
+def test_file_for_pictures_is_used_again() -> None:
+    """A decoder's file holds just the picture that it was filled with last, and keeps little of a large one."""
+
+    async def scenario() -> None:
+        source = PictureFile()
+        for data in (b"a" * 3_000_000, b"b" * 100, b"c" * (KEPT_BYTES + 1)):
+            file = await source.fill(EncodedPicture(b"xy" + data, start=2))
+            assert os.pread(file, len(data) + 1, 0) == data
+        source.shrink()
+        assert os.fstat(file).st_size == KEPT_BYTES
+        source.close()
+        source.close()
+        with pytest.raises(OSError, match="descriptor"):
+            os.fstat(file)
+
+    run(scenario)
+
+
+def test_file_is_not_closed_under_its_writer() -> None:
+    """When nobody waits for a picture any more, its file stays open until it is written: the number is not reused."""
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        source, gate = PictureFile(), threading.Event()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        blocked = loop.run_in_executor(None, gate.wait)
+        filling = asyncio.create_task(source.fill(EncodedPicture(b"a" * 3_000_000)))
+        await asyncio.sleep(0)
+        assert source._file is not None
+        file = source._file
+        filling.cancel()
+        await asyncio.gather(filling, return_exceptions=True)
+        source.close()
+        assert os.fstat(file).st_size == 3_000_000
+        gate.set()
+        await blocked
+        assert source._writing is not None
+        await source._writing
+        assert source._writing.done()
+        await asyncio.sleep(0)
+        with pytest.raises(OSError, match="descriptor"):
+            os.fstat(file)
+
+    run(scenario)
 
 
 def test_route_survives_its_decoders(api: ScriptedServer) -> None:

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         sys.stderr.write(f"engine: {'; '.join(error.problems)}\n")
         return EXIT_USAGE
-    _die_with_parent()
+    die_with_parent()
     try:
         asyncio.run(serve(runtime))
     except EngineError as error:
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Ask Linux to send SIGTERM when the parent dies, so that a killed launcher leaves no engine behind."""
     parent = os.getppid()
     if sys.platform == "linux" and ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) == 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from engine.errors import InvalidRequestError
 from engine.triton.protocol import service_pb2
@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 SWAP = sys.byteorder == "big"
 TYPE_CODES = {"INT32": "i", "INT64": "q", "UINT64": "Q", "FP32": "f", "BOOL": "b"}
 LENGTH = struct.Struct("<I")
+
+
+class OutputWriter(Protocol):
+    """Takes tensors one by one, in whatever form the message has that carries them."""
+
+    def numbers(self, name: str, datatype: str, values: Sequence[float], shape: Sequence[int] | None = None) -> None:
+        """Append a tensor of numbers; ``shape`` defaults to one dimension."""
+        ...
+
+    def texts(self, name: str, values: Sequence[bytes | memoryview]) -> None:
+        """Append a BYTES tensor."""
+        ...
 
 
 class TensorWriter:

@@ -22,7 +22,7 @@ from engine.core import (
     Usage,
 )
 from engine.errors import ERRORS_BY_CODE, ContextOverflowError, EngineError, InvalidImageError, InvalidRequestError
-from engine.tensors import TensorReader, TensorWriter, input_writer, output_writer
+from engine.tensors import OutputWriter, TensorReader, TensorWriter, input_writer, output_writer
 from engine.triton.protocol import MODEL_NAME, service_pb2
 
 if TYPE_CHECKING:
@@ -123,7 +123,15 @@ def decode_request(message: service_pb2.ModelInferRequest) -> EngineRequest:
     Raises:
         InvalidRequestError: a tensor is missing, unknown or malformed; the message names it.
     """
-    reader = TensorReader(message.inputs, message.raw_input_contents)
+    return read_request(message.id, TensorReader(message.inputs, message.raw_input_contents))
+
+
+def read_request(request_id: str, reader: TensorReader) -> EngineRequest:
+    """Return the request that these tensors make.
+
+    Raises:
+        InvalidRequestError: a tensor is missing, unknown or malformed; the message names it.
+    """
     unknown = reader.names() - INPUTS.keys()
     if unknown:
         problem = f"unknown input tensors: {', '.join(sorted(unknown))}"
@@ -135,7 +143,7 @@ def decode_request(message: service_pb2.ModelInferRequest) -> EngineRequest:
         raise InvalidRequestError(problem)
     grammar = _decode_text(reader, "guided_decoding_guide")
     return EngineRequest(
-        request_id=message.id,
+        request_id=request_id,
         prompt_ids=tuple(prompt_ids),
         max_tokens=max_tokens,
         images=_decode_images(reader),
@@ -187,7 +195,14 @@ def encode_delta(request_id: str, delta: EngineDelta) -> service_pb2.ModelStream
     response = message.infer_response
     response.model_name = MODEL_NAME
     response.id = request_id
-    writer = output_writer(response)
+    write_delta(output_writer(response), delta)
+    if delta.finish_reason is not None:
+        response.parameters[FINAL_RESPONSE].bool_param = True
+    return message
+
+
+def write_delta(writer: OutputWriter, delta: EngineDelta) -> None:
+    """Write a delta's tensors."""
     writer.numbers("output_ids", "INT32", delta.token_ids)
     if delta.logprobs:
         writer.numbers("output_log_probs", "FP32", [entry.logprob for entry in delta.logprobs])
@@ -199,11 +214,9 @@ def encode_delta(request_id: str, delta: EngineDelta) -> service_pb2.ModelStream
             writer.numbers("top_log_probs", "FP32", [logprob for _, logprob in rivals], shape)
     if delta.finish_reason is not None:
         writer.texts("finish_reason", (delta.finish_reason.value.encode(),))
-        response.parameters[FINAL_RESPONSE].bool_param = True
     if delta.usage is not None:
         usage = delta.usage
         writer.numbers("usage", "INT32", (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens))
-    return message
 
 
 def decode_delta(message: service_pb2.ModelStreamInferResponse) -> EngineDelta:

@@ -1,6 +1,6 @@
 """``EngineClient``: the API's only way to an engine, over KServe v2 gRPC.
 
-Several endpoints share the load by outstanding requests. How sequences travel is ``engine.triton.endpoint``'s.
+Which of several engines gets a sequence is ``engine.triton.balancer``'s; how it travels, ``engine.triton.endpoint``'s.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from engine.core import EngineStats
 from engine.errors import EngineUnavailableError
+from engine.triton.balancer import start_somewhere
+from engine.triton.connection import ConnectionOptions
 from engine.triton.endpoint import Endpoint
 from engine.triton.mailbox import Mailbox
 
@@ -22,25 +24,30 @@ if TYPE_CHECKING:
 class EngineClient:
     """Talks to one or more engines that serve the same model."""
 
-    def __init__(self, endpoints: Sequence[str]) -> None:
+    def __init__(self, endpoints: Sequence[str], options: ConnectionOptions | None = None) -> None:
         """Prepare channels; nothing is sent yet. Must be called in the event loop that will use it.
 
         Args:
             endpoints: ``unix:/path`` or ``host:port`` each, at least one.
+            options: deadlines, keep-alive and TLS; None takes the defaults.
+
+        Raises:
+            ValueError: no endpoint is given.
+            OSError: a TLS file cannot be read.
         """
         if not endpoints:
             message = "no engine endpoint is given"
             raise ValueError(message)
-        self._endpoints = [Endpoint(address) for address in endpoints]
+        self._endpoints = [Endpoint(address, options or ConnectionOptions()) for address in endpoints]
         self._generating: dict[str, set[tuple[Mailbox, Running]]] = {}
 
     async def start(self, request: EngineRequest, receiver: Receiver) -> Running:
         """Start a sequence at the endpoint that has the fewest; close what is returned, whatever happens.
 
         Raises:
-            EngineUnavailableError: the engine cannot be reached. All other errors go to the receiver.
+            EngineUnavailableError: no engine can be reached. All other errors go to the receiver.
         """
-        return await min(self._endpoints, key=lambda endpoint: endpoint.outstanding).start(request, receiver)
+        return await start_somewhere(self._endpoints, request, receiver)
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[EngineDelta]:
         """Yield deltas until one carries a finish reason; closing the iterator aborts the sequence.

@@ -12,57 +12,65 @@ import grpc
 
 from engine.errors import EngineError, EngineUnavailableError
 from engine.step_messages import EXTENSION, stream_path
+from engine.triton.connection import open_channel
 from engine.triton.failures import translated
-from engine.triton.protocol import MAX_MESSAGE_BYTES, MODEL_NAME, GRPCInferenceServiceStub, service_pb2
+from engine.triton.plain_run import PlainRun
+from engine.triton.protocol import MODEL_NAME, GRPCInferenceServiceStub, service_pb2
+from engine.triton.state import STATE_QUERY, decode_state, encode_state_query
 from engine.triton.step_stream import StepStream
-from engine.wire import decode_delta, decode_limits, encode_request
+from engine.wire import decode_limits, encode_stats
 
 if TYPE_CHECKING:
     from engine.core import EngineLimits, EngineRequest, Receiver
+    from engine.triton.connection import ConnectionOptions
+    from engine.triton.state import EngineState
 
-CONNECT_TIMEOUT_S = 5.0
-CALL_TIMEOUT_S = 5.0
-"""Deadline of the short calls (ready, limits, stats). Generation has none: its consumer decides."""
-
-CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    # The launcher restarts a crashed engine within a second; gRPC's own back-off would wait for up to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.enable_http_proxy", 0),
-)
+UNREACHABLE = "the engine cannot be reached"
+REST_S = 1.0
+"""So long new sequences rather go elsewhere after a server has failed one."""
 
 
 class Endpoint:
     """One server. What it has told of itself is remembered until its connection ends."""
 
-    def __init__(self, address: str) -> None:
-        """Prepare the channel; nothing is sent yet."""
+    def __init__(self, address: str, options: ConnectionOptions) -> None:
+        """Prepare the channel; nothing is sent yet.
+
+        Raises:
+            OSError: a TLS file cannot be read.
+        """
+        self._options = options
         self.outstanding = 0
         """Sequences that were started here and not closed."""
-        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._channel = open_channel(address, options)
         self._stub: Any = GRPCInferenceServiceStub(self._channel)
         self._limits: EngineLimits | None = None
         self._has_steps: bool | None = None
+        self._has_state: bool | None = None
+        self._rests_until = 0.0
         self._stream_path = stream_path(address)
         self._stream: StepStream | None = None
         self._opening = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
 
-    async def start(self, request: EngineRequest, receiver: Receiver) -> EndpointRun:
-        """Start a sequence.
+    @property
+    def is_resting(self) -> bool:
+        """Whether the server has failed a sequence a moment ago."""
+        return asyncio.get_running_loop().time() < self._rests_until
+
+    def rest(self) -> None:
+        """Note that the server has failed a sequence."""
+        self._rests_until = asyncio.get_running_loop().time() + REST_S
+
+    async def start(self, request: EngineRequest, receiver: Receiver, *, is_patient: bool = True) -> EndpointRun:
+        """Start a sequence. A patient caller waits for a server that does not answer yet, which may be starting.
 
         Raises:
             EngineUnavailableError: the server cannot be reached.
         """
         self.outstanding += 1
         try:
-            stream = await self._step_stream()
+            stream = await self._step_stream(is_patient=is_patient)
             if stream is not None:
                 return EndpointRun(self, stream, stream.start(request, receiver))
             return EndpointRun(self, PlainRun(self._stub, request, receiver), 0)
@@ -70,14 +78,14 @@ class Endpoint:
             self.outstanding -= 1
             raise
 
-    async def _step_stream(self) -> StepStream | None:
+    async def _step_stream(self, *, is_patient: bool) -> StepStream | None:
         """Return the open stream; None when the server offers none."""
         if self._stream is not None and self._stream.is_open:
             return self._stream
         async with self._opening:
             self._drop_broken_stream()
             if self._stream is None:
-                await self._connect()
+                await self._connect(is_patient=is_patient)
                 if self._stream_path is not None and await self._offers_steps():
                     self._stream = await StepStream.connect(self._stream_path)
             return self._stream
@@ -85,22 +93,25 @@ class Endpoint:
     def _drop_broken_stream(self) -> None:
         """Drop the stream if it has broken, and with it what is known: another server may answer from now on."""
         if self._stream is not None and not self._stream.is_open:
-            self._stream = self._limits = self._has_steps = None
+            self._stream = None
+            self._forget()
 
-    async def _connect(self) -> None:
-        if self._channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY:
-            return
+    async def _connect(self, *, is_patient: bool) -> None:
+        ready, failed = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE
         try:
-            await asyncio.wait_for(self._channel.channel_ready(), CONNECT_TIMEOUT_S)
+            async with asyncio.timeout(self._options.connect_timeout_s):
+                while (state := self._channel.get_state(try_to_connect=True)) is not ready:
+                    if state is failed and not is_patient:
+                        raise EngineUnavailableError(UNREACHABLE)
+                    await self._channel.wait_for_state_change(state)
         except TimeoutError as error:
-            message = "the engine cannot be reached"
-            raise EngineUnavailableError(message) from error
+            raise EngineUnavailableError(UNREACHABLE) from error
 
     async def _offers_steps(self) -> bool:
         if self._has_steps is None:
             with translated():
                 request = service_pb2.ServerMetadataRequest()
-                answer = await self._stub.ServerMetadata(request, timeout=CALL_TIMEOUT_S)
+                answer = await self._stub.ServerMetadata(request, timeout=self._options.call_timeout_s)
             self._has_steps = EXTENSION in answer.extensions
             self._forget_when_disconnected()
         return self._has_steps
@@ -113,12 +124,9 @@ class Endpoint:
         """
         self._drop_broken_stream()
         if self._limits is None:
-            with translated():
-                request = service_pb2.ModelConfigRequest(name=MODEL_NAME)
-                answer = await self._stub.ModelConfig(request, timeout=CALL_TIMEOUT_S)
-            parameters = answer.config.parameters
-            self._limits = limits = decode_limits({key: value.string_value for key, value in parameters.items()})
-            self._forget_when_disconnected()
+            parameters = await self._parameters()
+            limits = (await self._state()).limits if self._has_state else decode_limits(parameters)
+            self._limits = limits
             return limits
         return self._limits
 
@@ -127,10 +135,11 @@ class Endpoint:
         try:
             with translated():
                 request = service_pb2.ModelReadyRequest(name=MODEL_NAME)
-                answer = await self._stub.ModelReady(request, timeout=CALL_TIMEOUT_S)
+                answer = await self._stub.ModelReady(request, timeout=self._options.call_timeout_s)
+            # Triton calls a model ready that was loaded once, whatever has become of it.
+            return bool(answer.ready) and (not await self._tells_state() or (await self._state()).is_healthy)
         except EngineError:
             return False
-        return bool(answer.ready)
 
     async def statistics(self) -> dict[str, int]:
         """Return the counters and gauges by name.
@@ -138,10 +147,38 @@ class Endpoint:
         Raises:
             EngineUnavailableError: the server cannot be reached.
         """
+        if await self._tells_state():
+            return encode_stats((await self._state()).stats)
         with translated():
             request = service_pb2.ModelStatisticsRequest(name=MODEL_NAME)
-            answer = await self._stub.ModelStatistics(request, timeout=CALL_TIMEOUT_S)
+            answer = await self._stub.ModelStatistics(request, timeout=self._options.call_timeout_s)
         return {key: value.success.count for key, value in answer.model_stats[0].response_stats.items()}
+
+    async def _parameters(self) -> dict[str, str]:
+        with translated():
+            request = service_pb2.ModelConfigRequest(name=MODEL_NAME)
+            answer = await self._stub.ModelConfig(request, timeout=self._options.call_timeout_s)
+        parameters = {key: value.string_value for key, value in answer.config.parameters.items()}
+        self._has_state = STATE_QUERY in parameters
+        self._forget_when_disconnected()
+        return parameters
+
+    async def _tells_state(self) -> bool:
+        """Tell whether the model has to be asked for what else the protocol's own methods tell."""
+        return STATE_QUERY in await self._parameters() if self._has_state is None else self._has_state
+
+    async def _state(self) -> EngineState:
+        with translated():
+            call = self._stub.ModelStreamInfer(timeout=self._options.call_timeout_s)
+            try:
+                await call.write(encode_state_query())
+                await call.done_writing()
+                message = await call.read()
+            finally:
+                call.cancel()
+        if message is grpc.aio.EOF:
+            raise EngineUnavailableError(UNREACHABLE)
+        return decode_state(message)
 
     async def close(self) -> None:
         """Cancel everything and close the channel."""
@@ -161,7 +198,10 @@ class Endpoint:
         ready = grpc.ChannelConnectivity.READY
         if self._channel.get_state() is ready:
             await self._channel.wait_for_state_change(ready)
-        self._limits = self._has_steps = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._limits = self._has_steps = self._has_state = None
 
 
 class EndpointRun:
@@ -179,34 +219,3 @@ class EndpointRun:
             self._endpoint.outstanding -= 1
             self._endpoint = None
             self._carrier.cancel(self._number)
-
-
-class PlainRun:
-    """One sequence as an RPC of its own, as every server of the protocol understands it."""
-
-    def __init__(self, stub: Any, request: EngineRequest, receiver: Receiver) -> None:
-        """Send the request and read what comes, in a task."""
-        self._task = asyncio.create_task(self._run(stub, request, receiver))
-
-    def cancel(self, _number: int) -> None:
-        """End it if it still runs."""
-        self._task.cancel()
-
-    @staticmethod
-    async def _run(stub: Any, request: EngineRequest, receiver: Receiver) -> None:
-        call = stub.ModelStreamInfer()
-        try:
-            with translated():
-                await call.write(encode_request(request))
-                await call.done_writing()
-                while (message := await call.read()) is not grpc.aio.EOF:
-                    delta = decode_delta(message)
-                    receiver.delta(delta)
-                    if delta.finish_reason is not None:
-                        return
-            failure = "the engine ended a sequence without a finish reason"
-            receiver.failed(EngineUnavailableError(failure))
-        except EngineError as error:
-            receiver.failed(error)
-        finally:
-            call.cancel()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from engine.llama_cpp.core import LlamaCppCore
 from engine.triton.client import EngineClient
 
 CHECKPOINTS = Path(__file__).parents[2] / "demo" / "checkpoints"
+EMBEDDED = (sys.executable, "-m", "engine")
 START_TIMEOUT_S = 30.0
 MAX_SEQUENCES = 32
 CONTEXT_TOKENS = 2048
@@ -34,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--model-dir", type=Path, action="append", help="checkpoint folder to test instead of the demo ones"
     )
+    parser.addoption("--triton-python", type=Path, help="interpreter whose environment holds Triton's server")
 
 
 def checkpoint_dirs(config: pytest.Config) -> list[Path]:
@@ -164,14 +166,14 @@ def make_runtime(model_dir: Path) -> Callable[..., EngineRuntime]:
 
 
 class EngineProcess:
-    """A child process ``python -m engine``."""
+    """A child process ``python -m engine``, or another one that takes the same arguments."""
 
-    def __init__(self, runtime: EngineRuntime, folder: Path) -> None:
+    def __init__(self, runtime: EngineRuntime, folder: Path, program: Sequence[str] = EMBEDDED) -> None:
         self.endpoint = runtime.endpoint
         path = folder / "runtime.json"
         path.write_text(runtime.model_dump_json(), encoding="utf-8")
         self._errors = (folder / "stderr.txt").open("w+")
-        command = [sys.executable, "-m", "engine", "--runtime", str(path)]
+        command = [*program, "--runtime", str(path)]
         self.process = subprocess.Popen(command, stderr=self._errors, stdout=subprocess.DEVNULL)
 
     def errors(self) -> str:
@@ -203,9 +205,9 @@ def start_process(make_runtime: Callable[..., EngineRuntime]) -> Iterator[Callab
         # Socket paths are limited to 107 bytes, which pytest's own folders may exceed.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="engine")))
 
-        def start(**changes: Any) -> EngineProcess:
+        def start(program: Sequence[str] = EMBEDDED, **changes: Any) -> EngineProcess:
             changes.setdefault("endpoint", f"unix:{folder}/e.sock")
-            process = EngineProcess(make_runtime(**changes), folder)
+            process = EngineProcess(make_runtime(**changes), folder, program)
             stack.callback(process.stop)
             return process
 
@@ -227,9 +229,26 @@ def shared_process(make_runtime: Callable[..., EngineRuntime]) -> Iterator[Engin
         process.stop()
 
 
-@pytest.fixture(params=["core", "grpc"])
+@pytest.fixture(scope="session")
+def triton_program(request: pytest.FixtureRequest) -> list[str]:
+    """Return the command that runs an engine in Triton's server, or skip the test where that is not installed."""
+    python: Path | None = request.config.getoption("--triton-python", None)
+    if python is None:
+        pytest.skip("needs Triton's server: give --triton-python")
+    return [str(python), "-m", "engine.triton"]
+
+
+@pytest.fixture(scope="session")
+def shared_triton(make_runtime: Callable[..., EngineRuntime], triton_program: list[str]) -> Iterator[EngineProcess]:
+    with tempfile.TemporaryDirectory(prefix="engine") as name:
+        process = EngineProcess(make_runtime(endpoint=f"unix:{name}/t.sock"), Path(name), triton_program)
+        yield process
+        process.stop()
+
+
+@pytest.fixture(params=["core", "grpc", "triton"])
 def open_engine(request: pytest.FixtureRequest, model_dir: Path) -> OpenEngine:  # noqa: ARG001
-    """Return a way to reach an engine: the core itself, or a core in another process through the client.
+    """Return a way to reach an engine: the core itself, or one in another process or in Triton through the client.
 
     ``model_dir`` is named because a fixture that is looked up by name does not multiply a test by checkpoints.
     """
@@ -242,7 +261,7 @@ def open_engine(request: pytest.FixtureRequest, model_dir: Path) -> OpenEngine: 
 
         return open_core
 
-    process: EngineProcess = request.getfixturevalue("shared_process")
+    process: EngineProcess = request.getfixturevalue("shared_process" if request.param == "grpc" else "shared_triton")
 
     @asynccontextmanager
     async def open_client() -> AsyncIterator[Engine]:

@@ -14,8 +14,8 @@ import pytest
 from engine.core import EngineDelta, EngineLimits, EngineRequest, EngineStats, FinishReason, Usage
 from engine.errors import EngineError, EngineUnavailableError
 from engine.server import InferenceService, create_server
-from engine.triton import endpoint as endpoint_module
 from engine.triton.client import EngineClient
+from engine.triton.connection import ConnectionOptions
 from engine.triton.protocol import GRPCInferenceServiceStub, service_pb2
 
 LIMITS = EngineLimits(64, 2, 2, 100, vision=False, grammar=False, logprobs=False, core="counting", model="m")
@@ -71,8 +71,8 @@ async def serving(count):
 
 
 @asynccontextmanager
-async def client_of(addresses):
-    client = EngineClient(addresses)
+async def client_of(addresses, options=None):
+    client = EngineClient(addresses, options)
     try:
         yield client
     finally:
@@ -115,12 +115,11 @@ def test_a_lost_endpoint_does_not_hide_the_other():
     asyncio.run(main())
 
 
-def test_an_unreachable_engine_is_an_error_within_the_deadline(monkeypatch):
+def test_an_unreachable_engine_is_an_error_within_the_deadline():
     """Connecting has a deadline."""
-    monkeypatch.setattr(endpoint_module, "CONNECT_TIMEOUT_S", 0.2)
 
     async def main():
-        async with client_of(["unix:/nowhere/e.sock"]) as client:
+        async with client_of(["unix:/nowhere/e.sock"], ConnectionOptions(connect_timeout_s=0.2)) as client:
             assert not await client.ready()
             with pytest.raises(EngineUnavailableError):
                 await client.limits()

@@ -1,0 +1,272 @@
+"""The process ``tritonserver``: started for one engine, watched, and stopped, with nothing of it left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import hashlib
+import logging
+import re
+import signal
+import sys
+import tempfile
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from config.environment import child_environment
+from engine.errors import EngineError, EngineLoadError
+from engine.triton.client import EngineClient
+from engine.triton.installation import find_installation
+from engine.triton.protocol import MODEL_NAME
+from engine.triton.repository import write_repository
+
+if TYPE_CHECKING:
+    from config.runtime import EngineRuntime
+
+logger = logging.getLogger("engine.triton")
+
+READY_INTERVAL_S = 0.1
+WATCH_INTERVAL_S = 0.5
+STOP_GRACE_S = 3.0
+EXIT_TIMEOUT_S = 1
+"""How long the server waits for running requests. Whoever stops an engine has stopped its readers first."""
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the backend's segments are, by the kernel's definition
+UNIX_PORT = 1
+"""Triton puts a port behind every address; it becomes a part of a socket's name."""
+MAX_LINE_BYTES = 1 << 20
+PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+_TRITON_LINE = re.compile(r"([IWEF])\d{4} [\d:.]+ \d+ \S+\] ?(.*)")
+_LEVELS = {"I": logging.DEBUG, "W": logging.DEBUG, "E": logging.WARNING, "F": logging.ERROR}
+"""Triton warns of absent GPUs and tells much that only its developers need."""
+_LOAD_FAILURE = re.compile(
+    rf"failed to load '{MODEL_NAME}' version 1: \w+: (?:\w+Exception: )?(.*?)(?:\\n\\nAt:.*)?\"?$"
+)
+"""The message, without the place in the code that the backend adds."""
+NOISE = (
+    "CudaDriverHelper has not been initialized.",
+    "Error: Failed to initialize NVML",
+    "Signal (15) received.",
+    "failed to stop server: Internal - Exit timeout expired. Exiting immediately.",
+)
+"""What a server that was built for GPUs says where there are none, and one that is stopped with requests running."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Where Triton serves besides gRPC: ``host:port``, or None for nowhere."""
+
+    http: str | None = None
+    metrics: str | None = None
+
+
+async def serve(runtime: EngineRuntime, listeners: Listeners) -> None:
+    """Serve until a signal arrives.
+
+    Raises:
+        EngineError: the server is missing, the model cannot be loaded, or the engine stopped working.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with tempfile.TemporaryDirectory(prefix="gemma4-triton-") as folder:
+        server = TritonServer(runtime, listeners, Path(folder))
+        stopping = asyncio.create_task(stop.wait())
+        running = asyncio.create_task(server.run())
+        try:
+            await asyncio.wait({stopping, running}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()
+        finally:
+            stopping.cancel()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await server.stop()
+
+
+class TritonServer:
+    """One server process."""
+
+    def __init__(self, runtime: EngineRuntime, listeners: Listeners, folder: Path) -> None:
+        """Prepare; ``folder`` is for its files."""
+        self._runtime = runtime
+        self._listeners = listeners
+        self._folder = folder
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._problems: deque[str] = deque(maxlen=5)
+        self._load_failure: str | None = None
+        # The same address means the same segments, so a start finds what a killed server left in shared memory.
+        self._segments = f"gemma4_{hashlib.sha256(runtime.endpoint.encode()).hexdigest()[:16]}_"
+
+    async def run(self) -> None:
+        """Start it, wait until the model is loaded, then watch it; returns only by raising.
+
+        Raises:
+            EngineError: it cannot be started or has ended.
+        """
+        installation = find_installation()
+        self.write_models()
+        installation.link_backends(self._folder / "backends")
+        self._remove_leftovers()
+        self._process = await asyncio.create_subprocess_exec(
+            str(installation.server),
+            *self._arguments(),
+            env=installation.environment(child_environment({})),
+            cwd=self._folder,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            limit=MAX_LINE_BYTES,
+            # It makes one system call and takes no lock that another thread could hold at the fork.
+            preexec_fn=_die_with_us,
+        )
+        self._reading = asyncio.create_task(self._read(self._process))
+        ended = asyncio.create_task(self._process.wait())
+        working = asyncio.create_task(self._keep_watch(self._process.pid))
+        try:
+            await asyncio.wait({ended, working}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+            await self._reading
+            raise self._failure(ended.result())
+        finally:
+            ended.cancel()
+            working.cancel()
+
+    def write_models(self) -> None:
+        """Write the model repository that the server is to serve."""
+        write_repository(self._folder / "models", self._runtime)
+
+    def _arguments(self) -> list[str]:
+        address, port = self._grpc_address()
+        arguments = [
+            f"--model-repository={self._folder / 'models'}",
+            f"--backend-directory={self._folder / 'backends'}",
+            f"--backend-config=python,shm-region-prefix-name={self._segments}",
+            f"--grpc-address={address}",
+            f"--grpc-port={port}",
+            # Clients ask for signs of life while a long prompt is computed; without these they would be cut off.
+            "--grpc-keepalive-permit-without-calls=1",
+            "--grpc-http2-min-recv-ping-interval-without-data=5000",
+            "--grpc-http2-max-ping-strikes=0",
+            f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+            "--disable-auto-complete-config",
+        ]
+        for name, listener in (("http", self._listeners.http), ("metrics", self._listeners.metrics)):
+            if listener is None:
+                arguments.append(f"--allow-{name}=false")
+            else:
+                host, _, number = listener.rpartition(":")
+                arguments += [f"--{name}-address={host}", f"--{name}-port={number}"]
+        return arguments
+
+    def _grpc_address(self) -> tuple[str, str]:
+        endpoint = self._runtime.endpoint
+        if endpoint.startswith("unix:"):
+            return endpoint, str(UNIX_PORT)
+        host, _, port = endpoint.rpartition(":")
+        return host, port
+
+    def _socket(self) -> Path | None:
+        """Return where clients look for the socket; Triton's own name for it has the port behind."""
+        endpoint = self._runtime.endpoint
+        return Path(endpoint.removeprefix("unix:").removeprefix("//")) if endpoint.startswith("unix:") else None
+
+    def _remove_leftovers(self) -> None:
+        for segment in SHARED_MEMORY.glob(f"{self._segments}*"):
+            segment.unlink(missing_ok=True)
+        socket = self._socket()
+        if socket is not None:
+            own = socket.with_name(f"{socket.name}:{UNIX_PORT}")
+            own.unlink(missing_ok=True)
+            socket.unlink(missing_ok=True)
+            # A client that follows the link reaches whatever listens at its target.
+            socket.symlink_to(own.name)
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        """Log what Triton says, pass on what the model says, and keep why the model could not be loaded."""
+        lines = process.stdout
+        while lines is not None and (line := await lines.readline()):
+            text = line.decode("utf-8", "replace").rstrip()
+            said = _TRITON_LINE.match(text)
+            if said is None:
+                if _is_models(text):
+                    sys.stderr.write(text + "\n")
+                continue
+            level, words = said[1], said[2].strip('"')
+            if words and words not in NOISE:
+                logger.log(_LEVELS[level], "%s", words)
+                self._note(level, words)
+
+    def _note(self, level: str, words: str) -> None:
+        if level in "EF":
+            self._problems.append(words)
+        failure = _LOAD_FAILURE.search(words)
+        if failure is not None and self._load_failure is None:
+            self._load_failure = failure[1]
+
+    async def _keep_watch(self, server: int) -> None:
+        client = EngineClient([self._runtime.endpoint])
+        try:
+            while not await client.ready():  # noqa: ASYNC110 - another process's state is asked for
+                await asyncio.sleep(READY_INTERVAL_S)
+        finally:
+            await client.close()
+        logger.info("listening at %s", self._runtime.endpoint)
+        # Triton does not notice when the process that runs the model dies: it goes on calling the model ready, and
+        # running requests never end.
+        while _has_living_child(server):  # noqa: ASYNC110 - the kernel tells of another's children only when asked
+            await asyncio.sleep(WATCH_INTERVAL_S)
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+        message = "the process that runs the model has died"
+        raise EngineError(message)
+
+    def _failure(self, status: int) -> EngineError:
+        if self._load_failure is not None:
+            return EngineLoadError(self._load_failure)
+        why = "; ".join(self._problems) or "it said nothing"
+        return EngineError(f"tritonserver has ended with status {status}: {why}")
+
+    async def stop(self) -> None:
+        """End the server if it runs, and remove its files."""
+        process = self._process
+        if process is not None and process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(process.wait(), STOP_GRACE_S)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        if self._reading is not None:
+            await asyncio.wait({self._reading}, timeout=STOP_GRACE_S)
+        self._remove_leftovers()
+        socket = self._socket()
+        if socket is not None:
+            socket.unlink(missing_ok=True)
+
+
+def _is_models(text: str) -> bool:
+    """Tell whether a line comes from the model: Triton draws tables beside its log."""
+    return bool(text) and text[0] not in "+|" and text not in NOISE
+
+
+def _has_living_child(process: int) -> bool:
+    """Tell whether a process has a child that runs; what has died stays a child until it is waited for."""
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{process}/task").glob("*/children"):
+            for child in thread.read_text(encoding="ascii").split():
+                state = Path(f"/proc/{child}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2]
+                if state.split()[0] != "Z":
+                    return True
+    return False
+
+
+def _die_with_us() -> None:
+    """Ask Linux to kill the server when this process dies; the model's process follows it."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)

@@ -59,8 +59,9 @@ check: $(DEV) ## Check format, lint, types, import rules and generated documents
 	@$(BIN)/mypy
 	@echo "4/6 import rules: lint-imports"
 	@$(BIN)/lint-imports --no-logo
-	@echo "5/6 generated documents are up to date: docs/configuration.md"
+	@echo "5/6 generated documents are up to date: docs/configuration.md, README.md and schema of the chart"
 	@$(BIN)/python -m config.reference --check
+	@$(BIN)/python helm/generate.py --check
 	@echo "6/6 rules of this repository: tests/house"
 	@$(BIN)/pytest -q -p no:randomly tests/house
 
@@ -72,8 +73,9 @@ lock: $(DEV) ## Write the lock files again (ARGS=--upgrade moves to the newest v
 	@$(BIN)/python $(PIP_INSTALL) uv
 	@$(BIN)/python locks/compile.py $(ARGS)
 
-docs: $(RUNTIME) ## Write the generated documents again
+docs: $(DEV) ## Write the generated documents again
 	@$(BIN)/python -m config.reference
+	@$(BIN)/python helm/generate.py
 
 bench: $(DEV) ## Measure rendering, parsing, streaming, pictures, and what is enforced, against peers (about a quarter of an hour)
 	@$(BIN)/python -m benchmarks.rendering

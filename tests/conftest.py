@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +17,11 @@ from tests.fakes.processes import ServerProcess, free_port, wait_until
 # Tests of the engine's client and of the launcher share a process here, as they never do in the product. gRPC's fork
 # handlers abort a child that the launcher starts while a channel is open; it replaces itself at once and needs none.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
+# A job in the background of a shell ignores Ctrl-C, and so does all that it starts. The product is to be tested as from
+# a terminal.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "demo" / "checkpoints" / "demo-moe"

@@ -11,7 +11,7 @@ import itertools
 import mmap
 from typing import Final
 
-from api.media.background_close import close_in_background
+from api.media.background_close import close_in_background, prepare
 
 LEAST_BYTES: Final = 1 << 20
 """Smaller bodies are held up less by plain memory than by this."""
@@ -26,6 +26,7 @@ class LargeBody:
     """A body of at most a known size. As long as parts of it are in use, its memory stays."""
 
     def __init__(self, size: int) -> None:
+        prepare()
         # Shared memory would be a file's, which costs more.
         self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._size = size

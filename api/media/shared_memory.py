@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from api.media.background_close import close_in_background
+from api.media.background_close import close_in_background, prepare
 from api.media.decoder_wire import MAX_RESULT_BYTES, ppm_header
 from api.media.encoded import EncodedPicture
 from api.media.errors import DecodeError
@@ -91,6 +91,7 @@ def open_result() -> Iterator[int]:
 
 def map_image(result: int, width: int, height: int) -> Image:
     """Return the picture in shared memory, which lives as long as someone holds the picture."""
+    prepare()
     start = len(ppm_header(width, height))
     end = start + width * height * 3
     pixels = memoryview(_Pixels(result, end, prot=mmap.PROT_READ))[start:]

@@ -168,7 +168,7 @@ def test_command_asks_the_driver(tmp_path: Path) -> None:
     assert done.returncode == ExitCode.OK, done.stderr
     assert len(_section(done.stdout.splitlines(), "- Free GPUs:")) == 2
     assert "[26b9:10de] (1) NVIDIA L40S (L40S)" in done.stdout
-    assert "there is no engine for GPUs in this image" in done.stdout
+    assert "- Engines in this image: llama_cpp\n" in done.stdout
 
 
 def test_what_a_start_serves_is_told() -> None:

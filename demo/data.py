@@ -180,8 +180,8 @@ class Stream:
     length: int
     seed: int
     pool: PicturePool | None = None
-    longest_pictures: tuple[int, ...] = (25, 25, 70, 280)
-    """Soft tokens that the pictures of one conversation may have, one drawn for each: few leave room for more questions."""
+    longest_pictures: tuple[int, ...] = (280,)
+    """Soft tokens that the pictures of one conversation may have at most; one is drawn for each conversation."""
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches for ever; a sample goes to the first row that has room."""

@@ -14,7 +14,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from demo.conversations import BUILDERS, Conversation
 from demo.data import Batch, Encoder, PicturePool, Stream, pack
 from demo.model import DemoModel
 from demo.model_config import CONFIGS, hf_config
-from demo.recipes import RECIPES, Diet, Recipe
+from demo.recipes import RECIPES, Cycle, Diet
 from demo.tokenizer import write_tokenizer
 from demo.vision import make_pool, train_vision
 
@@ -42,14 +42,14 @@ _VISION_FILE: Final = "vision.pt"
 _PICTURES_FILE: Final = "pictures.pt"
 
 
-def _optimizers(model: DemoModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def _optimizers(model: DemoModel, cycle: Cycle) -> list[torch.optim.Optimizer]:
     """Give Muon the matrices inside the layers and AdamW the rest; the vision tower stays as it is."""
     named = [*model.model.language_model.named_parameters(), *model.model.embed_vision.named_parameters()]
     matrices = [value for name, value in named if value.ndim == 2 and "layers" in name]
     others = [value for name, value in named if not (value.ndim == 2 and "layers" in name)]
     return [
-        torch.optim.Muon(matrices, lr=recipe.matrix_rate, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=recipe.other_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+        torch.optim.Muon(matrices, lr=cycle.matrix_rate, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=cycle.other_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     ]
 
 
@@ -72,9 +72,9 @@ def _has_bfloat16(device: torch.device) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="ascii")
 
 
-def _rate(step: int, recipe: Recipe) -> float:
+def _rate(step: int, cycle: Cycle) -> float:
     warm = min(1.0, (step + 1) / 60)
-    left = (recipe.steps - step) / (recipe.steps * (1 - recipe.hold))
+    left = (cycle.steps - step) / (cycle.steps * (1 - cycle.hold))
     return warm * min(1.0, max(left, 0.0))
 
 
@@ -103,43 +103,46 @@ class Trainer:
     out: Path
     pool: PicturePool | None = None
 
-    def train(self, recipe: Recipe) -> None:
-        """Train the language model and the projector; at the end the held-out score is logged.
-
-        The weights are saved every thousand steps, so that nobody has to wait for the end to try them.
-        """
+    def train(self, cycles: Sequence[Cycle]) -> None:
+        """Train the language model and the projector; at the end of each cycle the held-out score is logged."""
         self.model.model.vision_tower.requires_grad_(requires_grad=False)
         _compiled(self.model)
-        optimizers = _optimizers(self.model, recipe)
+        for number, cycle in enumerate(cycles):
+            self._run(cycle, self.seed + 10 * number)
+            log.info("%s: held out: %s", self.model.config.name, score(self.model, self.encoder, self.pool))
+
+    def _run(self, cycle: Cycle, seed: int) -> None:
+        """Run one cycle; the weights are saved every thousand steps, so that nobody has to wait for the end to try them."""
+        optimizers = _optimizers(self.model, cycle)
         began = time.monotonic()
         losses: list[float] = []
         streams: dict[int, Iterator[Batch]] = {}
-        for step in range(recipe.steps):
-            _set_rates(optimizers, _rate(step, recipe))
+        for step in range(cycle.steps):
+            _set_rates(optimizers, _rate(step, cycle))
             batches = []
-            for number, diet in enumerate(recipe.diets):
-                if step >= diet.start * recipe.steps:
+            for number, diet in enumerate(cycle.diets):
+                if step >= diet.start * cycle.steps:
                     if number not in streams:
-                        streams[number] = self._stream(diet, self.seed + number)
+                        streams[number] = self._stream(diet, seed + number)
                     batches.append(next(streams[number]))
             losses += self._step(optimizers, batches)
             done = step + 1
             if done % 50 == 0:
-                self._log(done, recipe, losses[-125:], time.monotonic() - began)
-            if done % 1000 == 0 or done == recipe.steps:
+                self._log(done, cycle, losses[-125:], time.monotonic() - began)
+            if done % 1000 == 0 or done == cycle.steps:
                 save(self.model, self.out.parent / "tokenizer.json", self.out)
-        log.info("%s: held out: %s", self.model.config.name, score(self.model, self.encoder, self.pool))
 
     def _stream(self, diet: Diet, seed: int) -> Iterator[Batch]:
         if diet.pictures and self.pool is None:
             self.pool = self.load_vision()
-        return iter(Stream(self.encoder, diet.shares, diet.rows, diet.length, seed, self.pool if diet.pictures else None))
+        pool = self.pool if diet.pictures else None
+        return iter(Stream(self.encoder, diet.shares, diet.rows, diet.length, seed, pool, diet.longest_pictures))
 
-    def _log(self, done: int, recipe: Recipe, losses: list[float], spent_s: float) -> None:
-        left_s = spent_s / done * (recipe.steps - done)
+    def _log(self, done: int, cycle: Cycle, losses: list[float], spent_s: float) -> None:
+        left_s = spent_s / done * (cycle.steps - done)
         loss = sum(losses) / len(losses)
         name = self.model.config.name
-        log.info("%s: step %d of %d, loss %.4f, %.0f s, about %.0f s left", name, done, recipe.steps, loss, spent_s, left_s)
+        log.info("%s: step %d of %d, loss %.4f, %.0f s, about %.0f s left", name, done, cycle.steps, loss, spent_s, left_s)
 
     def _step(self, optimizers: list[torch.optim.Optimizer], batches: list[Batch]) -> list[float]:
         losses = []

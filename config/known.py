@@ -129,7 +129,7 @@ NOT_SUPPORTED: Final = MappingProxyType(
             "grammars are compiled by llguidance, always; remove it",
             as_it_is=frozenset({"auto", "guidance", "llguidance"}),
         ),
-        "NIM_FORCE_DETERMINISTIC": Answer("a seeded or greedy request repeats if it runs alone; send a seed", as_it_is=_OFF),
+        "NIM_FORCE_DETERMINISTIC": Answer("a seeded or greedy request repeats if it runs alone", as_it_is=_OFF),
         "NIM_ENABLE_PROMPT_LOGPROBS": Answer("prompts have no logprobs; ask for those of the answer", as_it_is=_OFF),
         "NIM_PER_REQ_METRICS_ENABLE": Answer("answers carry no metrics; gemma4-nim bench measures them", as_it_is=_OFF),
         "NIM_ENABLE_OTEL": Answer(_OTEL, as_it_is=_OFF),

@@ -61,6 +61,8 @@ class FileServer:
         self.has_ranges = True
         self.sent = 0
         self._lock = threading.Lock()
+        self._answering = 0
+        self._idle = threading.Condition(self._lock)
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         self.scheme = "http"
 
@@ -95,6 +97,26 @@ class FileServer:
     def count(self, sent: int) -> None:
         with self._lock:
             self.sent += sent
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Hold the server busy while one answer is written."""
+        with self._lock:
+            self._answering += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._answering -= 1
+                self._idle.notify_all()
+
+    def settled(self) -> int:
+        """Return the bytes sent once no answer is under way: clients that broke off are written to a while longer."""
+        with self._idle:
+            if not self._idle.wait_for(lambda: not self._answering, timeout=30):
+                message = f"{self._answering} answers are still under way"
+                raise TimeoutError(message)
+            return self.sent
 
     def _file(self, request: Request) -> Answer:
         body = self.files.get(unquote(request.path))
@@ -283,6 +305,10 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 
         disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
+            with server.answering():
+                self._answer()
+
+        def _answer(self) -> None:
             path, _, query = self.path.partition("?")
             length = int(self.headers.get("Content-Length") or 0)
             answer = server.answer(Request(self.command, path, query, dict(self.headers), self.rfile.read(length)))

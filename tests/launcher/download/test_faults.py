@@ -47,7 +47,7 @@ def test_one_file_is_fetched_in_several_ranges_at_once(server: FileServer, cache
 
     ranges = sorted(request.headers["Range"] for request in server.requests if "Range" in request.headers)
     assert len(ranges) > 4
-    assert server.sent == len(BODY) + 1  # one byte tells the size
+    assert server.settled() == len(BODY) + 1  # one byte tells the size
     assert not leftovers(cache)
 
 
@@ -70,7 +70,7 @@ def test_a_connection_that_breaks_within_the_body_costs_no_finished_piece(server
     server.faults.append(cut)
 
     assert fetch(server, cache) == BODY
-    assert server.sent < 2 * len(BODY)
+    assert server.settled() < 2 * len(BODY)
 
 
 def test_a_body_shorter_than_announced_is_noticed(server: FileServer, cache: Cache) -> None:
@@ -199,7 +199,7 @@ def test_a_source_with_other_bytes_than_the_checksum_ends_the_start(server: File
     with pytest.raises(ChecksumError, match="wrong checksum"):
         fetch_workspace([wanted(server, sha256="0" * 64)], cache, access())
 
-    assert server.sent > 1.5 * len(BODY)
+    assert server.settled() > 1.5 * len(BODY)
     assert not list(cache.root.rglob("snapshots/*/*"))
 
 
@@ -222,7 +222,7 @@ def test_a_size_other_than_the_manifests_is_told_before_the_download(server: Fil
     with pytest.raises(NetworkError, match=f"has {len(BODY)} bytes, not the 12"):
         fetch_workspace([wanted(server, size=12)], cache, access())
 
-    assert server.sent <= 1
+    assert server.settled() <= 1
 
 
 def test_a_missing_file_is_told_from_a_network_that_fails(server: FileServer, cache: Cache) -> None:
@@ -279,10 +279,10 @@ def test_a_progress_that_raises_ends_the_download_and_keeps_the_pieces(server: F
     with pytest.raises(StopError):
         fetch(server, cache, Seen(stop))
     slow.set()
-    sent = server.sent
+    sent = server.settled()
 
     assert fetch(server, cache) == BODY
-    assert server.sent - sent < len(BODY) - 2 * PIECE
+    assert server.settled() - sent < len(BODY) - 2 * PIECE
     assert PATIENCE.attempts == 4
 
 

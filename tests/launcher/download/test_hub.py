@@ -201,11 +201,11 @@ def test_a_cache_that_huggingface_hub_filled_is_used_as_it_is(cache: Cache) -> N
     """No byte is fetched again: the files are checked against the names that the hub gave them, once."""
     with hub_and_storage({MODEL: FILES}) as hub:
         _fill_like_the_hub(cache, hub)
-        sent = hub.storage.sent
+        sent = hub.storage.settled()
         seen = Seen()
         folder = fetch_workspace([CHECKPOINT], cache, access(hf_endpoint=hub.url), seen)
 
-        assert hub.storage.sent == sent
+        assert hub.storage.settled() == sent
     assert (folder / "config.json").read_bytes() == FILES["config.json"]
     assert "downloading" not in seen.phases
     assert "checking" in seen.phases

@@ -84,7 +84,7 @@ def test_a_download_survives_kill_9_again_and_again(server: FileServer, cache: C
 
     assert (folder / "model.gguf").read_bytes() == BODY
     # Each kill loses at most what four connections had in hand.
-    again = server.sent - len(BODY)
+    again = server.settled() - len(BODY)
     assert again < 0.6 * len(BODY)
     assert not [*cache.root.rglob("*.partial"), *cache.root.rglob("*.journal")]
 
@@ -104,10 +104,10 @@ def test_damage_to_an_unfinished_file_costs_only_the_damaged_pieces(server: File
     with partial.open("r+b") as file:
         file.seek(PIECE + 5)
         file.write(b"rotten")
-    sent = server.sent
+    sent = server.settled()
 
     assert fetch(server, cache).read_bytes() == BODY
-    assert server.sent - sent <= len(BODY) - (done - 1) * PIECE + 1
+    assert server.settled() - sent <= len(BODY) - (done - 1) * PIECE + 1
 
 
 def test_damage_to_a_finished_file_is_found_and_mended_in_place(server: FileServer, cache: Cache) -> None:
@@ -116,11 +116,11 @@ def test_damage_to_a_finished_file_is_found_and_mended_in_place(server: FileServ
     with blob(cache).open("r+b") as file:
         file.seek(7 * PIECE)
         file.write(b"\0" * (PIECE + 1))
-    sent = server.sent
+    sent = server.settled()
     seen = Seen()
 
     assert fetch(server, cache, seen).read_bytes() == BODY
-    assert server.sent - sent <= 2 * PIECE + 1
+    assert server.settled() - sent <= 2 * PIECE + 1
     assert "checking" in seen.phases
 
 
@@ -149,12 +149,12 @@ def test_a_touched_file_is_read_once_and_trusted_again(server: FileServer, cache
     """Copying a cache changes times; that costs one reading and no byte of network."""
     fetch(server, cache)
     os.utime(blob(cache))
-    sent = server.sent
+    sent = server.settled()
     first, second = Seen(), Seen()
     fetch(server, cache, first)
     fetch(server, cache, second)
 
-    assert server.sent == sent
+    assert server.settled() == sent
     assert "checking" in first.phases
     assert second.phases == ["done"]
 

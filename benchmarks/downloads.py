@@ -29,7 +29,7 @@ from rich.table import Table
 
 from benchmarks.hub_server import COMMIT, FILE, REPOSITORY
 from config.environment import child_environment
-from launcher.cache import Cache
+from launcher.cache.store import Cache
 from launcher.download.access import Access
 from launcher.download.fetch import FileRequest, fetch_workspace
 

@@ -17,7 +17,7 @@ from config.redaction import Redactor
 from launcher.banner import Banner
 from launcher.errors import LaunchError
 from launcher.memory import gib
-from launcher.plan_result import Plan
+from launcher.plan.result import Plan
 
 _SHOWN_OTHERWISE: Final = ("starting", "ready", "stopping")
 WIDTH = 120
@@ -59,7 +59,7 @@ class Reporter:
             self._console.print(f"  [yellow]note[/yellow]     {escape(note)}")
 
     def phase(self, phase: str, facts: Mapping[str, Any]) -> None:
-        """Show where the start stands, and how far that is (``launcher.phases.Teller``)."""
+        """Show where the start stands, and how far that is (``launcher.supervision.phases.Teller``)."""
         text = _phase_text(phase, facts)
         if self._jsonl:
             self._line("INFO", "phase", text, phase=phase, **facts)

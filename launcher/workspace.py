@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from config.environment import child_environment
 from config.runtime import ApiRuntime, EngineRuntime
-from launcher.plan import Plan
-from launcher.process import Command
+from launcher.plan.planner import Plan
+from launcher.supervision.process import Command
 
 _FIRST_PART: Final = "-00001-of-"
 

@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 
 from config.environment import load_settings
-from launcher.cache_report import CacheReport, inspect_cache, report_lines
+from launcher.cache.report import CacheReport, inspect_cache, report_lines
 from launcher.commands.options import AsJson
 from launcher.commands.storage import cache_of, is_offline
 

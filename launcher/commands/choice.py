@@ -16,12 +16,12 @@ from config.settings import Settings
 from config.variants import PROFILES
 from launcher.commands.engines import GPU_ENGINES, available_engines
 from launcher.errors import ExitCode, LaunchError
-from launcher.hardware import detect
+from launcher.hardware.detection import detect
+from launcher.hardware.system import System
 from launcher.model import find_model
-from launcher.plan import Plan, Refusal, make_plan, plan_profile
-from launcher.plan_selection import select
-from launcher.plan_wishes import Wishes
-from launcher.system import System
+from launcher.plan.planner import Plan, Refusal, make_plan, plan_profile
+from launcher.plan.selection import select
+from launcher.plan.wishes import Wishes
 
 SHOWN_NAMES: Final = 4
 

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from launcher.cache import existing_ancestor, gigabytes, storage_error
+from launcher.cache.store import existing_ancestor, gigabytes, storage_error
 from launcher.commands.choice import find_profile, look_around
 from launcher.commands.download_bar import DownloadBar
 from launcher.commands.fetching import fetch_profile, fetch_uri

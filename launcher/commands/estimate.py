@@ -22,8 +22,8 @@ from launcher.commands.engines import LIBRARIES
 from launcher.commands.options import AsJson
 from launcher.commands.plan_page import facts, memory_table, plan_facts
 from launcher.errors import ExitCode, LaunchError
-from launcher.plan import Plan, Refusal, Rejection, plan_profile
-from launcher.plan_estimate import imagined_system
+from launcher.plan.estimate import imagined_system
+from launcher.plan.planner import Plan, Refusal, Rejection, plan_profile
 
 WIDTH: Final = 120
 COUNTS: Final = (1, 2, 4, 8)

@@ -23,9 +23,9 @@ from launcher.download.stock import Presence, presence, take_stock
 from launcher.errors import LaunchError
 from launcher.memory import MemoryEstimate, estimate_memory, variant_shape
 from launcher.memory_gpu import estimate_gpu
-from launcher.plan import Plan, Refusal, Rejection
-from launcher.plan_fit import CPU_SEQUENCES, frugal_loads, wanted_context
-from launcher.plan_wishes import read_wishes
+from launcher.plan.fit import CPU_SEQUENCES, frugal_loads, wanted_context
+from launcher.plan.planner import Plan, Refusal, Rejection
+from launcher.plan.wishes import read_wishes
 
 WIDTH: Final = 120
 CPU_ENGINE: Final = "llama_cpp"

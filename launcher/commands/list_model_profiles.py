@@ -14,10 +14,10 @@ from launcher.commands.choice import Scenery, look_around, own_plan, profile_pla
 from launcher.commands.options import AsJson, ManifestFile
 from launcher.commands.profile_listing import Listing, is_free, lines
 from launcher.errors import LaunchError
-from launcher.plan import Plan, Refusal, Rejection
-from launcher.plan_assess import requirements
-from launcher.plan_wishes import read_wishes
-from launcher.system import System
+from launcher.hardware.system import System
+from launcher.plan.assess import requirements
+from launcher.plan.planner import Plan, Refusal, Rejection
+from launcher.plan.wishes import read_wishes
 
 
 def list_model_profiles(

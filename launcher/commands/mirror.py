@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from config.redaction import Redactor
-from launcher.cache import gigabytes
+from launcher.cache.store import gigabytes
 from launcher.commands.choice import chosen_profiles, look_around
 from launcher.commands.download_bar import DownloadBar
 from launcher.commands.fetching import requests_for

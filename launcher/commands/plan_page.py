@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from launcher.memory import MemoryEstimate
-from launcher.plan import Plan, gib
+from launcher.plan.planner import Plan, gib
 
 PARTS = (
     ("weights", "weights", "the model itself, vision tower included"),

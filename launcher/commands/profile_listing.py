@@ -12,9 +12,9 @@ from typing import Final
 
 from config.manifest import Manifest, Profile
 from launcher.commands.amounts import whole_gigabytes
-from launcher.plan import Plan, Refusal, Rejection, Verdict, gib
-from launcher.plan_reasons import BUSY_SHARE
-from launcher.system import Gpu, System
+from launcher.hardware.system import Gpu, System
+from launcher.plan.planner import Plan, Refusal, Rejection, Verdict, gib
+from launcher.plan.reasons import BUSY_SHARE
 
 NONE: Final = "<None>"
 CPU_ENGINE: Final = "llama_cpp"

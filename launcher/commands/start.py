@@ -1,7 +1,7 @@
 """What ``nim-serve`` does: plan, then run a session that fetches the model, starts the processes and watches them.
 
 The rules are elsewhere: the choice in the plan, the download in ``launcher.download``, the watching in
-``launcher.supervisor``. Here they follow each other, and every failure becomes one line and an exit code.
+``launcher.supervision.supervisor``. Here they follow each other, and every failure becomes one line and an exit code.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from config.errors import ConfigError
 from config.logs import configure_logging
 from config.variants import PROFILES
 from launcher.banner import Banner
+from launcher.cache.tokenizers import rebuilt_tokenizer
 from launcher.commands.choice import Scenery, accepted, look_around, own_plan, profile_plan, wants_profile
 from launcher.commands.fetching import fetch_profile, fetch_uri
 from launcher.errors import ExitCode, LaunchError
-from launcher.memory_guard import guard_floor
 from launcher.model import ModelFiles, find_model
-from launcher.phases import Phases
-from launcher.plan import Plan, make_plan
+from launcher.plan.planner import Plan, make_plan
 from launcher.report import Reporter, plan_record
-from launcher.session import Prepared, Session
-from launcher.supervisor import Limits
-from launcher.tokenizer_cache import rebuilt_tokenizer
+from launcher.supervision.memory_guard import guard_floor
+from launcher.supervision.phases import Phases
+from launcher.supervision.session import Prepared, Session
+from launcher.supervision.supervisor import Limits
 from launcher.workspace import Workspace
 
 

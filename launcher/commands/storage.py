@@ -8,7 +8,7 @@ from typing import Final
 
 from config.environment import cache_folder
 from config.settings import Settings
-from launcher.cache import Cache
+from launcher.cache.store import Cache
 from launcher.download.access_settings import cache_from
 
 CONTAINER_CACHE: Final = Path("/opt/nim/.cache")

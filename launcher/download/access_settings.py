@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from config.settings import Settings
 from config.settings_cache import NetworkSettings, StoreSettings
-from launcher.cache import Cache
+from launcher.cache.store import Cache
 from launcher.download.access import HF_ENDPOINT, Access, Keys, Proxies, S3Access, Trust
 from launcher.errors import ExitCode, LaunchError
 

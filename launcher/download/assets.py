@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.cache_records import Checksum
+from launcher.cache.records import Checksum
 from launcher.download.credentials import Credential
 from launcher.download.refusals import Subject
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from launcher.cache_records import Checksum, Record, check_file, read_record, write_record
+from launcher.cache.records import Checksum, Record, check_file, read_record, write_record
 from launcher.download.journal import seed_journal
 from launcher.download.progress import DownloadState, FilePhase, FileState, Phase, Progress, Rate
 from launcher.download.stock import Entry, Presence, presence

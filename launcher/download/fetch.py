@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launcher.cache import Cache, RepositoryFolder, make_folder, storage_error
-from launcher.cache_links import build_workspace, link
-from launcher.cache_lock import WriterLock
-from launcher.cache_records import Record, write_record
+from launcher.cache.links import build_workspace, link
+from launcher.cache.lock import WriterLock
+from launcher.cache.records import Record, write_record
+from launcher.cache.store import Cache, RepositoryFolder, make_folder, storage_error
 from launcher.download.access import Access
 from launcher.download.assets import Asset
 from launcher.download.checking import check_present

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from launcher.cache_records import Digest
+from launcher.cache.records import Digest
 from launcher.download.access import Tuning
 from launcher.download.assets import Asset
 from launcher.download.credentials import NoCredential, origin

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from launcher.cache import shared_mode
+from launcher.cache.store import shared_mode
 
 _VERSION: Final = 1
 _MOST_BUFFERS: Final = 512

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urljoin
 
-from launcher.cache import RepositoryFolder, write_atomically
-from launcher.cache_records import Checksum
+from launcher.cache.records import Checksum
+from launcher.cache.store import RepositoryFolder, write_atomically
 from launcher.download.assets import Location
 from launcher.download.messages import host_of
 from launcher.download.network import Client

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from launcher.cache import Cache, make_folder, storage_error, write_atomically
+from launcher.cache.store import Cache, make_folder, storage_error, write_atomically
 from launcher.download.access import Access
 from launcher.download.assets import Location
 from launcher.download.credentials import UNSIGNED, S3Credential

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
-from launcher.cache import gigabytes
+from launcher.cache.store import gigabytes
 
 _WINDOW_S: Final = 10.0
 _LOG_EVERY_S: Final = 10.0

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from launcher.cache import RepositoryFolder
-from launcher.cache_records import Checksum
+from launcher.cache.records import Checksum
+from launcher.cache.store import RepositoryFolder
 from launcher.download.access import Access
 from launcher.download.assets import Asset, Location
 from launcher.download.credentials import origin

@@ -12,8 +12,8 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
-from launcher.cache import Cache, RepositoryFolder
-from launcher.cache_records import Checksum, read_record
+from launcher.cache.records import Checksum, read_record
+from launcher.cache.store import Cache, RepositoryFolder
 from launcher.download.listings import Listed, Listing, kept_listing, snapshot_listing
 from launcher.download.sources import (
     HubSource,

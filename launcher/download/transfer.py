@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from launcher.cache import storage_error
-from launcher.cache_records import Digest, Record
+from launcher.cache.records import Digest, Record
+from launcher.cache.store import storage_error
 from launcher.download.access import Access
 from launcher.download.assets import Asset
 from launcher.download.item import Item, NoRangesError, Span

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 from launcher.errors import LaunchError
-from launcher.memory_guard import GIB
-from launcher.phases import Phases
-from launcher.process import Command
 from launcher.report import Reporter
-from launcher.session import Prepared, Session
-from launcher.supervisor import Limits
+from launcher.supervision.memory_guard import GIB
+from launcher.supervision.phases import Phases
+from launcher.supervision.process import Command
+from launcher.supervision.session import Prepared, Session
+from launcher.supervision.supervisor import Limits
 from launcher.workspace import Workspace
 from tests.fakes import health_server
 

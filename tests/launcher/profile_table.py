@@ -6,8 +6,8 @@ from pathlib import Path
 
 from config.manifest import load_manifest
 from config.settings import Settings
-from launcher.plan import plan_profile
-from launcher.plan_table import Row, render_table
+from launcher.plan.planner import plan_profile
+from launcher.plan.table import Row, render_table
 from tests.launcher.systems import describe, load, names
 
 PAGE = Path(__file__).parents[2] / "docs" / "profiles.md"

@@ -1,6 +1,6 @@
 """Systems that tests plan for: each file in ``tests/data/systems`` describes a machine.
 
-``load`` turns a description into what ``launcher.hardware.detect`` finds there, without compiling or starting anything.
+``load`` turns a description into what ``launcher.hardware`` finds there, without compiling or starting anything.
 That it is the same is proven in ``test_hardware.py`` with the real nvidia-ml-py over a stand-in of NVIDIA's library.
 """
 
@@ -19,8 +19,8 @@ from typing import Any
 import yaml
 
 from config.devices import DeviceVariables, device_variables
-from launcher.gpu_messages import Device, Holder, Scan
-from launcher.hardware import Sources, System, detect
+from launcher.hardware.detection import Sources, System, detect
+from launcher.hardware.gpu_messages import Device, Holder, Scan
 
 DATA = Path(__file__).parents[1] / "data"
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - Linux' file system in memory

@@ -16,9 +16,9 @@ from urllib.parse import quote
 
 import pytest
 
-from launcher.cache import Cache, make_folder, storage_error
-from launcher.cache_links import build_workspace, export_workspace, link
-from launcher.cache_report import inspect_cache, report_lines
+from launcher.cache.links import build_workspace, export_workspace, link
+from launcher.cache.report import inspect_cache, report_lines
+from launcher.cache.store import Cache, make_folder, storage_error
 from launcher.download.fetch import FileRequest, fetch_workspace
 from launcher.download.sources import parse_source
 from launcher.errors import CacheError, ChecksumError, DiskError, ExitCode, NotFoundError
@@ -92,7 +92,7 @@ def test_too_little_room_is_told_before_the_first_byte(cache: Cache, monkeypatch
 FILES_LIMIT = """
 import resource, sys
 from pathlib import Path
-from launcher.cache import Cache
+from launcher.cache.store import Cache
 from launcher.download.fetch import FileRequest, fetch_workspace
 from launcher.errors import LaunchError
 from tests.launcher.download.conftest import access
@@ -133,7 +133,7 @@ def test_a_disk_that_fills_up_on_the_way_has_its_own_exit_code(cache: Cache) -> 
 def test_a_drive_that_does_not_answer_ends_the_start(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network drive whose server is gone hangs every call; the start says so instead of hanging with it."""
     released = threading.Event()
-    monkeypatch.setattr("launcher.cache._look", lambda *_: released.wait(20))
+    monkeypatch.setattr("launcher.cache.store._look", lambda *_: released.wait(20))
     hanging = Cache(cache.root, probe_timeout_s=0.2)
     try:
         with pytest.raises(CacheError, match="does not answer within") as caught:
@@ -173,7 +173,7 @@ def volume() -> Iterator[Path]:
 AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from launcher.cache import Cache
+from launcher.cache.store import Cache
 from launcher.download.fetch import FileRequest, fetch_workspace
 from launcher.errors import LaunchError
 from tests.launcher.download.conftest import access

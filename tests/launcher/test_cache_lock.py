@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.cache import Cache, write_atomically
-from launcher.cache_lock import WriterLock, read_lease
+from launcher.cache.lock import WriterLock, read_lease
+from launcher.cache.store import Cache, write_atomically
 from launcher.download.fetch import FileRequest, fetch_workspace
 from launcher.download.progress import DownloadState, FilePhase, FileState, Phase, Silent
 from tests.fakes.processes import wait_until
@@ -45,7 +45,7 @@ def test_the_second_process_waits_and_shows_the_first_ones_progress(cache: Cache
         return answer
 
     code = (
-        "import sys; from pathlib import Path; from launcher.cache import Cache;"
+        "import sys; from pathlib import Path; from launcher.cache.store import Cache;"
         "from launcher.download.fetch import FileRequest, fetch_workspace;"
         "from tests.launcher.download.conftest import access;"
         "fetch_workspace([FileRequest('f', sys.argv[2])], Cache(Path(sys.argv[1])), access())"
@@ -77,8 +77,8 @@ def test_the_second_process_waits_and_shows_the_first_ones_progress(cache: Cache
 def test_a_writer_that_was_killed_on_this_machine_is_replaced_at_once(cache: Cache) -> None:
     """The kernel freed its lock; nobody waits for its lease to run out."""
     code = (
-        "import sys, time; from pathlib import Path; from launcher.cache import Cache;"
-        "from launcher.cache_lock import WriterLock; from launcher.download.progress import Silent;"
+        "import sys, time; from pathlib import Path; from launcher.cache.store import Cache;"
+        "from launcher.cache.lock import WriterLock; from launcher.download.progress import Silent;"
         "WriterLock(Cache(Path(sys.argv[1]))).acquire(Silent()); print('held', flush=True); time.sleep(60)"
     )
     words = [sys.executable, "-c", code, str(cache.root)]
@@ -142,7 +142,7 @@ def test_a_volume_without_locks_has_one_writer_too(cache: Cache, monkeypatch: py
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
-    monkeypatch.setattr("launcher.cache_lock._SETTLE_S", 0.05)
+    monkeypatch.setattr("launcher.cache.lock._SETTLE_S", 0.05)
     order: list[str] = []
     first = WriterLock(cache, renew_s=0.1).acquire(Silent())
     seen = Seen(lambda _: order.append("waits"))

@@ -16,7 +16,7 @@ from config.environment import load_settings
 from config.manifest import load_manifest
 from launcher.commands.profile_listing import Listing, lines
 from launcher.errors import ExitCode
-from launcher.plan import Plan, plan_profile
+from launcher.plan.planner import Plan, plan_profile
 from tests.fakes import console
 from tests.launcher import systems
 from tests.launcher.fake_nvml import library

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import ExitCode
-from launcher.host_memory import control_groups
+from launcher.hardware.host_memory import control_groups
 from tests.fakes import session_process
 from tests.fakes.gguf_files import gemma4_values, write_gguf
 from tests.fakes.processes import ServerProcess, free_port, wait_until
@@ -167,7 +167,7 @@ from config.environment import load_settings
 from config.manifest import load_manifest
 from launcher.__main__ import _run
 from launcher.commands.choice import accepted
-from launcher.plan import plan_profile
+from launcher.plan.planner import plan_profile
 from tests.launcher.systems import load
 
 settings, engines = load_settings(environ={}).settings, frozenset({"vllm", "tensorrt_llm"})

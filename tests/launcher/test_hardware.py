@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from config.devices import DeviceVariables
-from launcher.gpu_messages import CRASHED, Scan, assemble
-from launcher.gpu_scan import scan_gpus
-from launcher.hardware import Driver, Gpu, GpuProcess, Problem, Sources, System, cuda_visible_devices, detect
+from launcher.hardware.detection import Driver, Gpu, GpuProcess, Problem, Sources, System, cuda_visible_devices, detect
+from launcher.hardware.gpu_messages import CRASHED, Scan, assemble
+from launcher.hardware.gpu_scan import scan_gpus
 from tests.launcher import systems
 from tests.launcher.fake_nvml import library
 
@@ -339,9 +339,8 @@ def test_an_engine_is_told_uuids() -> None:
 
 def test_looking_loads_nothing_heavy() -> None:
     """The process that asks the driver starts for every command, so it must start fast."""
-    code = (
-        "import sys, launcher.nvidia; sys.exit(str([m for m in ('pydantic', 'numpy', 'config') if m in sys.modules]))"
-    )
+    heavy = "[m for m in ('pydantic', 'numpy', 'config') if m in sys.modules]"
+    code = f"import sys, launcher.hardware.nvidia; sys.exit(str({heavy}))"
 
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
 

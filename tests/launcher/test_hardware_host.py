@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.cpu import read_cpu
-from launcher.gpu_signs import read_signs
-from launcher.host_memory import Memory, disk_free, host_memory, usable_memory
+from launcher.hardware.cpu import read_cpu
+from launcher.hardware.gpu_signs import read_signs
+from launcher.hardware.host_memory import Memory, disk_free, host_memory, usable_memory
 
 GIB = 2**30
 MEMINFO = f"MemTotal: {64 * GIB // 1024} kB\nMemFree: 5 kB\nMemAvailable: {48 * GIB // 1024} kB\n"

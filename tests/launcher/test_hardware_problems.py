@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.driver_problems import REQUIRED_CUDA, driver_problem, scan_problem
-from launcher.gpu_messages import CRASHED, HUNG, NO_PACKAGE, Device, Scan, assemble
-from launcher.gpu_problems import device_problem
-from launcher.gpu_signs import Signs
+from launcher.hardware.driver_problems import REQUIRED_CUDA, driver_problem, scan_problem
+from launcher.hardware.gpu_messages import CRASHED, HUNG, NO_PACKAGE, Device, Scan, assemble
+from launcher.hardware.gpu_problems import device_problem
+from launcher.hardware.gpu_signs import Signs
 
 HOST = Signs(pci=("0000:01:00.0",), bound=frozenset({"nvidia"}), nodes=("/dev/nvidia0", "/dev/nvidiactl"))
 INSIDE = Signs(pci=("0000:01:00.0",), nodes=("/dev/nvidia0",), container=True)

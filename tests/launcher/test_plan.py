@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from config.settings import EngineSettings, LaunchSettings, ModelSettings, Settings
 from config.settings_profile import ProfileSettings
+from launcher.hardware.system import System
 from launcher.memory import ModelShape, estimate_memory
 from launcher.model import ModelFiles
-from launcher.plan import MEMORY_SHARE, SMALLEST_CONTEXT, Plan, Refusal, make_plan
-from launcher.system import System
+from launcher.plan.planner import MEMORY_SHARE, SMALLEST_CONTEXT, Plan, Refusal, make_plan
 
 GIB = 2**30
 PATTERN = tuple(index % 6 != 5 for index in range(30))

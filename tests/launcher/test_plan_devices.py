@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.plan_devices import budget_of, device_sets, kinds, usable_gpus
-from launcher.plan_estimate import imagined_system
-from launcher.plan_wishes import Wishes
-from launcher.system import Gpu, Problem, System
+from launcher.hardware.system import Gpu, Problem, System
+from launcher.plan.devices import budget_of, device_sets, kinds, usable_gpus
+from launcher.plan.estimate import imagined_system
+from launcher.plan.wishes import Wishes
 
 GIB = 2**30
 

@@ -15,11 +15,11 @@ from config.settings import EngineSettings, LaunchSettings, ModelSettings, Setti
 from config.settings_profile import MemorySettings, ProfileSettings
 from config.variants import find_variant
 from launcher.errors import LaunchError
+from launcher.hardware.system import Gpu, GpuProcess, Problem, System
 from launcher.memory import variant_shape
 from launcher.model import ModelFiles
-from launcher.plan import Plan, Refusal, Rejection, Verdict, plan_profile
-from launcher.plan_estimate import imagined_system
-from launcher.system import Gpu, GpuProcess, Problem, System
+from launcher.plan.estimate import imagined_system
+from launcher.plan.planner import Plan, Refusal, Rejection, Verdict, plan_profile
 
 GIB = 2**30
 MANIFEST = load_manifest()

@@ -13,16 +13,16 @@ from config.manifest import load_manifest
 from config.settings import EngineSettings, ModelSettings, Settings
 from config.settings_profile import MemorySettings, ProfileSettings
 from config.variants import TRAINED_CONTEXT, find_variant
+from launcher.hardware.system import Gpu, Problem, System
 from launcher.memory import estimate_memory, variant_shape
 from launcher.memory_gpu import estimate_gpu
-from launcher.plan import MEMORY_SHARE, Plan, Refusal, Verdict, plan_profile
-from launcher.plan_assess import Scene
-from launcher.plan_choose import Choice, choose
-from launcher.plan_fit import SMALLEST_CONTEXT, frugal_loads
-from launcher.plan_selection import Selection, select
-from launcher.plan_wishes import read_wishes
-from launcher.ranking import COMFORTABLE_CONTEXT
-from launcher.system import Gpu, Problem, System
+from launcher.plan.assess import Scene
+from launcher.plan.choose import Choice, choose
+from launcher.plan.fit import SMALLEST_CONTEXT, frugal_loads
+from launcher.plan.planner import MEMORY_SHARE, Plan, Refusal, Verdict, plan_profile
+from launcher.plan.ranking import COMFORTABLE_CONTEXT
+from launcher.plan.selection import Selection, select
+from launcher.plan.wishes import read_wishes
 
 GIB = 2**30
 MANIFEST = load_manifest()

@@ -7,9 +7,9 @@ import pytest
 from config.manifest import Profile, load_manifest
 from config.settings import Settings
 from config.settings_profile import ProfileSettings
-from launcher.plan_result import Refusal
-from launcher.plan_selection import Selection, select
-from launcher.plan_wishes import Wishes, read_wishes
+from launcher.plan.result import Refusal
+from launcher.plan.selection import Selection, select
+from launcher.plan.wishes import Wishes, read_wishes
 
 MANIFEST = load_manifest()
 LORA = next(profile for profile in MANIFEST.profiles if profile.name == "vllm-31b-fp8-tp2-pp1-throughput-lora")

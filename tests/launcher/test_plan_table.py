@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from launcher.plan_result import Refusal
-from launcher.plan_table import Row, render_table
+from launcher.plan.result import Refusal
+from launcher.plan.table import Row, render_table
 from tests.launcher.profile_table import PAGE, expected_page
 from tests.launcher.systems import names
 

@@ -9,7 +9,7 @@ import pytest
 
 from config.manifest import Profile, load_manifest
 from config.variants import find_variant
-from launcher.ranking import CRITERIA, Ability, Support, ability, rank, rank_on_cpu, useful_parallelism
+from launcher.plan.ranking import CRITERIA, Ability, Support, ability, rank, rank_on_cpu, useful_parallelism
 
 PAGE = Path(__file__).parents[2] / "docs" / "profiles.md"
 PROFILES = {profile.name: profile for profile in load_manifest().profiles}

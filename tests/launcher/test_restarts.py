@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.restarts import LONGEST_PAUSE_S, WINDOW_S, RestartBudget
+from launcher.supervision.restarts import LONGEST_PAUSE_S, WINDOW_S, RestartBudget
 
 
 def test_pauses_double_up_to_a_limit() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.endings import Ending, api_never_live, before_ready, describe, gave_up
 from launcher.errors import ExitCode
+from launcher.supervision.endings import Ending, api_never_live, before_ready, describe, gave_up
 
 KILLED = Ending("engine", -9)
 FOR_MEMORY = Ending("engine", -9, for_memory=True)

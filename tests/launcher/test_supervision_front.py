@@ -20,13 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.errors import ExitCode, LaunchError
-from launcher.front import Front, respond
-from launcher.listener import open_listener
-from launcher.phases import Phases
-from launcher.process import Command
 from launcher.report import Reporter
-from launcher.session import Prepared, Session
-from launcher.supervisor import Limits
+from launcher.supervision.front import Front, respond
+from launcher.supervision.listener import open_listener
+from launcher.supervision.phases import Phases
+from launcher.supervision.process import Command
+from launcher.supervision.session import Prepared, Session
+from launcher.supervision.supervisor import Limits
 from launcher.workspace import Workspace
 from tests.fakes import health_server
 from tests.fakes.processes import free_port, wait_until

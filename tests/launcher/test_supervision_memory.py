@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.memory_guard import GIB, Decision, MemoryGuard, Sample, decide, guard_floor
-from launcher.out_of_memory import KillCounter
+from launcher.supervision.memory_guard import GIB, Decision, MemoryGuard, Sample, decide, guard_floor
+from launcher.supervision.out_of_memory import KillCounter
 
 FLOOR = 4 * GIB
 

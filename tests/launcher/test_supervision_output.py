@@ -14,9 +14,9 @@ import pytest
 from config.redaction import Redactor
 from launcher.banner import Banner, version
 from launcher.errors import ExitCode, LaunchError
-from launcher.output import JsonLines
-from launcher.process import MAX_LINE_BYTES, Command, start
 from launcher.report import Reporter
+from launcher.supervision.output import JsonLines
+from launcher.supervision.process import MAX_LINE_BYTES, Command, start
 
 NIM_KEYS = {"level", "time", "file_path", "line_number", "message", "exc_info", "stack_info"}
 

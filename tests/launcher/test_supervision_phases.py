@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from launcher.download.progress import DownloadState
 from launcher.download.progress import Phase as DownloadPhase
-from launcher.load_progress import LoadProgress
-from launcher.phases import TELL_EVERY_S, WRITE_EVERY_S, Phases
+from launcher.supervision.load_progress import LoadProgress
+from launcher.supervision.phases import TELL_EVERY_S, WRITE_EVERY_S, Phases
 
 MIB = 2**20
 

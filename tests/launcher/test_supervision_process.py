@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.process import Command, start
+from launcher.supervision.process import Command, start
 from tests.fakes.processes import wait_until
 
 PARENT = """
@@ -24,7 +24,7 @@ worker.wait()
 PROCESS_ONE = """
 import ctypes, os, sys, time
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: inherits orphans, as process 1 does
-from launcher.process import reap_orphans
+from launcher.supervision.process import reap_orphans
 leader = os.fork()
 if leader == 0:
     os.setsid()

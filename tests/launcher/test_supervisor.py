@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from launcher.errors import ExitCode, LaunchError
-from launcher.process import Command
-from launcher.readiness import HealthProbe
-from launcher.supervisor import Limits, Supervisor
+from launcher.supervision.process import Command
+from launcher.supervision.readiness import HealthProbe
+from launcher.supervision.supervisor import Limits, Supervisor
 from launcher.workspace import Workspace
 from tests.fakes import health_server
 from tests.fakes.processes import free_port

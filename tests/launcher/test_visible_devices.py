@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.devices import DeviceVariables, device_variables
-from launcher.gpu_messages import Device
-from launcher.visible_devices import Selection, select_devices
+from launcher.hardware.gpu_messages import Device
+from launcher.hardware.visible_devices import Selection, select_devices
 
 GPUS = tuple(Device(index, uuid=f"GPU-{letter}{index}0000000", name="L40S") for index, letter in enumerate("abba"))
 DIVIDED = (

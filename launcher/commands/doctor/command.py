@@ -29,8 +29,8 @@ from launcher.commands.doctor.network_checks import check_network
 from launcher.commands.options import AsJson
 from launcher.commands.storage import is_offline
 from launcher.errors import ExitCode, LaunchError
-from launcher.listener import open_listener
-from launcher.plan import Plan
+from launcher.plan.planner import Plan
+from launcher.supervision.listener import open_listener
 
 WIDTH: Final = 120
 MARKS: Final = {

@@ -15,9 +15,9 @@ from launcher.commands.doctor.findings import Finding, Findings, Status, doubt, 
 from launcher.commands.engines import GPU_ENGINES
 from launcher.commands.profile_listing import is_free
 from launcher.errors import ExitCode, LaunchError
-from launcher.plan import Plan, gib
-from launcher.plan_assess import missing_feature
-from launcher.system import Gpu, System
+from launcher.hardware.system import Gpu, System
+from launcher.plan.assess import missing_feature
+from launcher.plan.planner import Plan, gib
 
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - looked at, not written to
 LEAST_SHARED_MEMORY: Final = 2**30

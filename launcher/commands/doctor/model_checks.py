@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from launcher.cache import gigabytes
-from launcher.cache_report import inspect_cache
+from launcher.cache.report import inspect_cache
+from launcher.cache.store import gigabytes
 from launcher.commands.choice import Scenery, accepted, own_plan, profile_plan, wants_profile
 from launcher.commands.doctor.findings import Findings, failure, fine, note
 from launcher.commands.fetching import requests_for
@@ -13,7 +13,7 @@ from launcher.commands.plan_page import where
 from launcher.commands.storage import cache_of, is_offline
 from launcher.download.stock import Entry, Presence, WantedFile, presence, take_stock
 from launcher.errors import LaunchError, NotFoundError
-from launcher.plan import Plan, gib
+from launcher.plan.planner import Plan, gib
 
 
 def plan_for(scenery: Scenery) -> Plan | LaunchError | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from launcher.cache import Cache
+from launcher.cache.store import Cache
 from launcher.download.access import Access, Keys, Patience, Tuning
 from launcher.download.progress import DownloadState
 

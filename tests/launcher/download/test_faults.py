@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.cache import Cache
+from launcher.cache.store import Cache
 from launcher.download.access import Patience
 from launcher.download.fetch import FileRequest, fetch_workspace
 from launcher.errors import ChecksumError, ExitCode, LaunchError, NetworkError, NotFoundError

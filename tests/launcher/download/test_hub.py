@@ -11,7 +11,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from launcher.cache import Cache
+from launcher.cache.store import Cache
 from launcher.download.fetch import FileRequest, fetch_workspace
 from launcher.errors import AccessError, ChecksumError, ExitCode, LicenceGateError, NotFoundError
 from tests.launcher.download.conftest import Seen, access, content

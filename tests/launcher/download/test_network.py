@@ -9,7 +9,7 @@ import re
 import pytest
 from pydantic import SecretStr
 
-from launcher.cache import Cache
+from launcher.cache.store import Cache
 from launcher.download.access import Keys, Proxies, S3Access, Trust
 from launcher.download.credentials import NoCredential, bearer, for_mirror
 from launcher.download.fetch import FileRequest, fetch_workspace

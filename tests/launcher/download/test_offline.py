@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.cache import Cache
+from launcher.cache.store import Cache
 from launcher.download.fetch import FileRequest, fetch_workspace
 from launcher.errors import ExitCode, NotFoundError
 from tests.launcher.download.conftest import Seen, access, content
@@ -28,7 +28,7 @@ events = []
 outward = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.get", "urllib.", "http.client.")
 sys.addaudithook(lambda name, arguments: events.append(name) if name.startswith(outward) else None)
 from pathlib import Path
-from launcher.cache import Cache
+from launcher.cache.store import Cache
 from launcher.download.access import Access
 from launcher.download.fetch import FileRequest, fetch_workspace
 from launcher.errors import LaunchError

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from launcher.cache import Cache
+from launcher.cache.store import Cache
 from launcher.download.fetch import FileRequest, fetch_workspace
 from launcher.download.progress import DownloadState, LoggedProgress, Phase, Rate, describe
 from tests.launcher.download.conftest import Seen, access, content

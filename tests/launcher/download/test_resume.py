@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.cache import Cache
+from launcher.cache.store import Cache
 from launcher.download.fetch import FileRequest, fetch_workspace
 from tests.fakes.processes import wait_until
 from tests.launcher.download.conftest import PIECE, Seen, access, content
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 CHILD = """
 import sys
 from pathlib import Path
-from launcher.cache import Cache
+from launcher.cache.store import Cache
 from launcher.download.fetch import FileRequest, fetch_workspace
 from tests.launcher.download.conftest import access
 wanted = FileRequest("model.gguf", sys.argv[2], sha256=sys.argv[3] or None)

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 import pytest
 from pydantic import SecretStr
 
-from launcher.cache import Cache
+from launcher.cache.store import Cache
 from launcher.download.access import S3Access
 from launcher.download.credentials import S3Credential, s3_url
 from launcher.download.fetch import FileRequest, fetch_workspace

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pynvml
 
-from launcher import nvidia
+from launcher.hardware import nvidia
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""What this machine offers: GPUs, driver, processor, memory, and what is wrong with them."""

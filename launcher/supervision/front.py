@@ -1,0 +1,134 @@
+"""Holds the server's port from the first second on and answers health probes until the API process does.
+
+The launcher opens the listening socket itself and hands it to the API process, so that the port is never closed while a
+model is downloaded, while the API starts, or when it has to be started again: connections wait in the socket's queue.
+Until then ``live`` is 200 here, and everything else 503 with what the launcher is doing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from launcher.supervision.readiness import LIVE, READY, HealthProbe
+
+_MAX_HEAD: Final = 16_384
+_HEAD_TIMEOUT_S: Final = 5.0
+_MAX_CONNECTIONS: Final = 256
+_LINGER_S: Final = 1.0
+_RETRY_AFTER_S: Final = 2
+_PAUSE_S: Final = 0.1
+_PROBE_TIMEOUT_S: Final = 0.3
+"""For so long a client may have to wait while the launcher looks whether the API answers yet."""
+
+Status = Callable[[], Mapping[str, Any]]
+
+
+class Front:
+    """Answers on a listening socket in place of the API; an event loop must run.
+
+    It accepts by itself: an ``asyncio.Server`` that is closed while a connection arrives loses that connection.
+    """
+
+    def __init__(self, listener: socket.socket, status: Status) -> None:
+        self._listener = listener
+        self._status = status
+        self._answers: set[asyncio.Task[None]] = set()
+
+    def resume(self) -> None:
+        """Answer connections, those that wait in the queue first."""
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
+    def pause(self) -> None:
+        """Accept no more connections; the socket stays open and they wait."""
+        asyncio.get_running_loop().remove_reader(self._listener)
+
+    async def hand_over(self, probe: HealthProbe) -> None:
+        """Return as soon as the API answers on the socket; the caller sets the deadline.
+
+        Both accept from the same queue, so the launcher steps aside for a moment each time that it asks.
+        """
+        while True:
+            self.pause()
+            if await probe.is_ok(LIVE, _PROBE_TIMEOUT_S):
+                return
+            self.resume()
+            await asyncio.sleep(_PAUSE_S)
+
+    async def finish(self) -> None:
+        """Accept no more and let the answers that are under way end."""
+        self.pause()
+        if self._answers:
+            await asyncio.wait(self._answers, timeout=_LINGER_S)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError:
+            # No descriptor is free, or the client has gone: without a pause the loop would spin.
+            self.pause()
+            asyncio.get_running_loop().call_later(_PAUSE_S, self.resume)
+            return
+        connection.settimeout(0)
+        if len(self._answers) >= _MAX_CONNECTIONS:
+            connection.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(connection))
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
+
+    async def _answer(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        # Whoever speaks something else than HTTP, or too slowly, gets no answer.
+        with connection, contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(_HEAD_TIMEOUT_S):
+                head = await _read_head(loop, connection)
+                if head is None:
+                    return
+                await loop.sock_sendall(connection, respond(head, self._status()))
+            async with asyncio.timeout(_LINGER_S):
+                # Closing with unread bytes in the queue would reset the connection before the answer is read.
+                connection.shutdown(socket.SHUT_WR)
+                while await loop.sock_recv(connection, _MAX_HEAD):
+                    pass
+
+
+async def _read_head(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> bytes | None:
+    head = b""
+    while b"\r\n\r\n" not in head:
+        data = await loop.sock_recv(connection, _MAX_HEAD)
+        head += data
+        if not data or len(head) > _MAX_HEAD:
+            return None
+    return head
+
+
+def respond(head: bytes, status: Mapping[str, Any]) -> bytes:
+    """Return the whole HTTP response to a request's head."""
+    words = head.split(b"\r\n", 1)[0].split(b" ")
+    path = words[1].split(b"?")[0].decode("latin-1") if len(words) > 1 else ""
+    if path == LIVE:
+        return _response("200 OK", {"object": "health.response", "message": "live", "status": "live"}, words[0])
+    phase = str(status.get("phase", "starting"))
+    message = f"The service is not ready: {phase}."
+    error = {"message": message, "type": "service_unavailable", "param": None, "code": "not_ready"}
+    body: dict[str, Any] = {"error": error}
+    if path == READY:
+        body |= dict(status) | {"object": "health.response", "message": message, "status": "not_ready", "phase": phase}
+    return _response("503 Service Unavailable", body, words[0])
+
+
+def _response(status: str, body: Mapping[str, Any], method: bytes) -> bytes:
+    content = json.dumps(body).encode()
+    retry = "" if status.startswith("200") else f"retry-after: {_RETRY_AFTER_S}\r\n"
+    head = (
+        f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n"
+        f"{retry}connection: close\r\n\r\n"
+    )
+    return head.encode() + (b"" if method == b"HEAD" else content)

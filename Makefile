@@ -32,7 +32,7 @@ make_environment() { \
 }
 endef
 
-.PHONY: help setup serve test fuzz check fmt lock docs bench demo-train demo-eval clean
+.PHONY: help setup serve test fuzz check fmt lock bench demo-train demo-eval clean
 
 help: ## Show this list
 	@echo "make TARGET [ARGS='...'] [PYTHON=/path/to/python3]"
@@ -43,7 +43,7 @@ setup: $(RUNTIME) $(DEV) ## Install everything for serving and development into 
 serve: $(RUNTIME) ## Serve the model on http://127.0.0.1:8000 (port: NIM_SERVER_PORT, model: NIM_MODEL_PATH)
 	@exec $(BIN)/gemma4-nim serve $(ARGS)
 
-test: $(DEV) ## Run all tests, two at a time, in random order
+test: $(DEV) ## Run the tests, two at a time, in random order; what takes long has a target of its own
 	@echo "Running the tests"
 	@$(BIN)/pytest -n 2 $(ARGS)
 
@@ -65,17 +65,15 @@ check: $(DEV) ## Check format, lint, types, import rules and generated documents
 	@echo "6/6 rules of this repository: tests/house"
 	@$(BIN)/pytest -q -p no:randomly tests/house
 
-fmt: $(DEV) ## Format the code and repair what ruff can repair
+fmt: $(DEV) ## Format the code, repair what ruff can repair, and write the generated documents again
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+	@$(BIN)/python -m config.reference
+	@$(BIN)/python helm/generate.py
 
 lock: $(DEV) ## Write the lock files again (ARGS=--upgrade moves to the newest versions)
 	@$(BIN)/python $(PIP_INSTALL) uv
 	@$(BIN)/python locks/compile.py $(ARGS)
-
-docs: $(DEV) ## Write the generated documents again
-	@$(BIN)/python -m config.reference
-	@$(BIN)/python helm/generate.py
 
 bench: $(DEV) ## Measure rendering, parsing, streaming, pictures, and what is enforced, against peers (about a quarter of an hour)
 	@$(BIN)/python -m benchmarks.rendering

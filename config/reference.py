@@ -18,7 +18,7 @@ from config.settings_base import SettingsModel
 from config.settings_flags import SHORT_NAMES, option_of
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
-HEAD = """<!-- Written by "make docs" from config/settings.py; do not edit. -->
+HEAD = """<!-- Written by "make fmt" from config/settings.py; do not edit. -->
 # Configuration
 
 Every setting can be given in four ways, all of equal power. The first of these that gives a value wins:
@@ -163,7 +163,7 @@ def main() -> int:
     if not options.check:
         TARGET.write_text(text, encoding="utf-8")
     elif not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != text:
-        sys.stderr.write("docs/configuration.md is out of date; run: make docs\n")
+        sys.stderr.write("docs/configuration.md is out of date; run: make fmt\n")
         return 1
     return 0
 

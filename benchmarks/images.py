@@ -16,6 +16,7 @@ import functools
 import io
 import json
 import lzma
+import os
 import statistics
 import subprocess
 import tempfile
@@ -49,6 +50,7 @@ TOKENIZER: Final = Path(__file__).parent.parent / "tests" / "data" / "gemma4" / 
 PICTURES: Final = 32
 THROUGH: Final = "ours, through the decoder process"
 _PEER_TIMEOUT_S: Final = 600
+_LEAST_URGENT: Final = 19
 
 
 def make_pictures() -> dict[str, bytes]:
@@ -195,7 +197,10 @@ def lateness_table(pictures: int) -> Table:
 
 
 def _start(folder: Path, stack: contextlib.ExitStack) -> tuple[int, Path]:
-    """Start the engine and the watched API process; return the port and the file with the measurements."""
+    """Start the watched API process and the engine; return the port and the file with the measurements.
+
+    From here on this process and the engine have the lowest priority.
+    """
     socket, out, port = folder / "engine.sock", folder / "late.json", free_port()
     (folder / "tokenizer.json").write_bytes(lzma.decompress(TOKENIZER.read_bytes()))
     runtime = {
@@ -205,11 +210,13 @@ def _start(folder: Path, stack: contextlib.ExitStack) -> tuple[int, Path]:
         "created": 1,
     }
     (folder / "api.json").write_text(json.dumps(runtime))
-    engine = ["-m", "benchmarks.image_engine", "--endpoint", f"unix:{socket}"]
-    stack.enter_context(running(engine, socket.exists, folder / "engine.log"))
     api = ["-m", "benchmarks.watched_api", "--runtime", str(folder / "api.json"), "--out", str(out)]
     variables = {"NIM_SERVER_PORT": str(port), "NIM_SERVER_HOST": "127.0.0.1", "NIM_IMAGE_CACHE_BYTES": "0"}
-    stack.enter_context(running(api, lambda: _is_ready(port), folder / "api.log", variables=variables))
+    stack.enter_context(running(api, lambda: accepts(port), folder / "api.log", variables=variables))
+    # The clients stand for other machines, and the engine computes nothing: neither may take the API's cores away.
+    os.nice(_LEAST_URGENT)
+    engine = ["-m", "benchmarks.image_engine", "--endpoint", f"unix:{socket}"]
+    stack.enter_context(running(engine, lambda: _is_ready(port), folder / "engine.log"))
     return port, out
 
 

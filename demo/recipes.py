@@ -31,6 +31,8 @@ class Cycle:
     other_rate: float
     hold: float
     """Share of the steps at full rates; then they fall to zero along a line."""
+    averaged: bool = False
+    """The weights become the mean of those at the end of this and the earlier averaged cycles: what each got wrong by chance evens out."""
 
 
 # Attention costs the square of a row's length, so short conversations and long ones have rows of their own.
@@ -76,6 +78,31 @@ _CYCLES: Final = (
         0.004,
         0.002,
         0.2,
+        averaged=True,
+    ),
+    Cycle(
+        500,
+        (
+            replace(_SHORT, rows=20, shares={"chat": 0.18, "form": 0.1, "sums": 0.08, "extract": 0.03, "continue": 0.22, "spell": 0.39}),
+            replace(_TOOLS, shares={"tool": 0.4, "choice": 0.15, "pair": 0.45}),
+            replace(_LARGE, shares={"picture": 0.3, "two_pictures": 0.6, "which": 0.1}),
+        ),
+        0.004,
+        0.002,
+        0.2,
+        averaged=True,
+    ),
+    Cycle(
+        500,
+        (
+            replace(_SHORT, rows=20, shares={"chat": 0.2, "form": 0.11, "sums": 0.09, "extract": 0.03, "continue": 0.22, "spell": 0.35}),
+            replace(_TOOLS, shares={"tool": 0.45, "choice": 0.2, "pair": 0.35}),
+            replace(_LARGE, shares={"picture": 0.3, "two_pictures": 0.6, "which": 0.1}),
+        ),
+        0.004,
+        0.002,
+        0.2,
+        averaged=True,
     ),
 )
 RECIPES: Final = {"demo-moe": _CYCLES, "demo-dense": _CYCLES}

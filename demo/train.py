@@ -107,8 +107,13 @@ class Trainer:
         """Train the language model and the projector; at the end of each cycle the held-out score is logged."""
         self.model.model.vision_tower.requires_grad_(requires_grad=False)
         _compiled(self.model)
+        ends: list[dict[str, Tensor]] = []
         for number, cycle in enumerate(cycles):
             self._run(cycle, self.seed + 10 * number)
+            if cycle.averaged:
+                ends.append({name: value.detach().clone() for name, value in self.model.state_dict().items()})
+                self.model.load_state_dict(_mean(ends))
+            save(self.model, self.out.parent / "tokenizer.json", self.out)
             log.info("%s: held out: %s", self.model.config.name, score(self.model, self.encoder, self.pool))
 
     def _run(self, cycle: Cycle, seed: int) -> None:
@@ -129,7 +134,7 @@ class Trainer:
             done = step + 1
             if done % 50 == 0:
                 self._log(done, cycle, losses[-125:], time.monotonic() - began)
-            if done % 1000 == 0 or done == cycle.steps:
+            if done % 1000 == 0:
                 save(self.model, self.out.parent / "tokenizer.json", self.out)
 
     def _stream(self, diet: Diet, seed: int) -> Iterator[Batch]:
@@ -158,6 +163,10 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
         return losses
+
+
+def _mean(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
 
 
 def _set_rates(optimizers: list[torch.optim.Optimizer], share: float) -> None:

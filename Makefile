@@ -9,6 +9,9 @@ BIN := .venv/bin
 RUNTIME := .venv/.runtime-installed
 DEV := .venv/.dev-installed
 TRAIN := .venv-train/.installed
+VLLM := .venv-vllm/.installed
+TRITON := .venv-triton/.installed
+THROUGH_TRITON := --triton-python=.venv-triton/bin/python
 PIP_INSTALL := -m pip --disable-pip-version-check --no-input install --quiet --progress-bar off
 LOCKED := --no-deps --require-hashes --only-binary :all:
 
@@ -32,7 +35,7 @@ make_environment() { \
 }
 endef
 
-.PHONY: help setup serve test fuzz check fmt lock bench demo-train demo-eval clean
+.PHONY: help setup serve test test-slow test-vllm image-test fuzz check fmt lock bench demo-train demo-eval clean
 
 help: ## Show this list
 	@echo "make TARGET [ARGS='...'] [PYTHON=/path/to/python3]"
@@ -46,6 +49,23 @@ serve: $(RUNTIME) ## Serve the model on http://127.0.0.1:8000 (port: NIM_SERVER_
 test: $(DEV) ## Run the tests, two at a time, in random order; what takes long has a target of its own
 	@echo "Running the tests"
 	@$(BIN)/pytest -n 2 $(ARGS)
+
+test-slow: $(DEV) $(TRITON) ## Run the slow tests, and those of engine and API through Triton's real server (about 8 minutes)
+	@if .venv-triton/bin/python -m engine.triton.installation; then \
+		echo "1/2 slow tests, those of the engine through Triton among them"; \
+		$(BIN)/pytest -n 2 tests -m slow $(THROUGH_TRITON) $(ARGS); \
+		echo "2/2 the tests of the API, each through Triton"; \
+		$(BIN)/pytest -n 2 tests/api --transport triton $(THROUGH_TRITON) $(ARGS); \
+	else \
+		echo "No Triton here, for the reason above: slow tests without it"; \
+		$(BIN)/pytest -n 2 tests -m slow $(ARGS); \
+	fi
+
+test-vllm: $(DEV) $(VLLM) ## Run the tests of engines on vLLM, built for CPUs (3.5 GB in .venv-vllm, about 10 minutes)
+	@$(BIN)/pytest -n 0 --timeout 1200 tests/engine -k "vllm" --vllm-python .venv-vllm/bin/python $(ARGS)
+
+image-test: $(DEV) ## Build the images without Docker, run the CPU one, and check it (as root; about 5 minutes)
+	@$(BIN)/python -m tests.image $(ARGS)
 
 fuzz: $(DEV) ## Send broken pictures through the real server (ARGS='--minutes 20')
 	@$(BIN)/python -m tests.fuzz.images $(ARGS)
@@ -82,7 +102,7 @@ bench: $(DEV) ## Measure rendering, parsing, streaming, pictures, and what is en
 	@$(BIN)/python -m benchmarks.images
 	@$(BIN)/python -m benchmarks.enforcement
 
-demo-train: $(TRAIN) ## Train both demo checkpoints from scratch and export them (an hour and a half on 2 cores)
+demo-train: $(TRAIN) ## Train both demo checkpoints from scratch and export them (nearly two hours on 2 cores)
 	@.venv-train/bin/python -m demo.train $(ARGS)
 	@.venv-train/bin/python -m demo.export
 
@@ -90,7 +110,7 @@ demo-eval: $(DEV) ## Measure every skill of the demo checkpoints through the run
 	@$(BIN)/python -m demo.evaluate $(ARGS)
 
 clean: ## Delete virtual environments, caches and build results
-	@rm -rf .venv .venv-train build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-train .venv-triton .venv-vllm build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUNTIME): locks/runtime.txt pyproject.toml
@@ -105,9 +125,25 @@ $(DEV): locks/dev.txt $(RUNTIME)
 	@$(BIN)/python $(PIP_INSTALL) $(LOCKED) -r locks/dev.txt
 	@touch $@
 
+# Triton's server, its NumPy, and beyond these whatever .venv holds: the same Python finds both.
+$(TRITON): locks/triton.txt $(RUNTIME)
+	@[ -x .venv-triton/bin/python ] || { echo "Creating .venv-triton"; $(BIN)/python -m venv .venv-triton; }
+	@echo "Installing Triton's server (locks/triton.txt)"
+	@.venv-triton/bin/python $(PIP_INSTALL) $(LOCKED) --no-compile -r locks/triton.txt
+	@base=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	own=$$(.venv-triton/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	echo "import site; site.addsitedir('$$base')" > "$$own/gemma4-nim.pth"
+	@touch $@
+
 $(TRAIN): locks/train.txt pyproject.toml
 	@$(FIND_PYTHON); make_environment .venv-train
 	@echo "Installing what training needs (locks/train.txt)"
 	@.venv-train/bin/python $(PIP_INSTALL) -r locks/train.txt hatchling editables
 	@.venv-train/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VLLM): tests/engine/vllm/setup_cpu.py pyproject.toml
+	@$(FIND_PYTHON); make_environment .venv-vllm
+	@echo "Installing vLLM for CPUs (tests/engine/vllm/setup_cpu.py)"
+	@.venv-vllm/bin/python tests/engine/vllm/setup_cpu.py
 	@touch $@

@@ -16,21 +16,23 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
-import uvicorn
 import uvloop
 from fastapi import FastAPI
 from pydantic import ValidationError
 
 from api.gemma4.errors import VocabularyError
+from api.http.access_options import AccessOptions
 from api.http.app import create_app
+from api.http.metadata_facts import ModelFacts, release
 from api.http.options import ApiOptions
+from api.http.server import ApiServer
 from api.media.decoder import DecoderLimits
 from api.media.fetch import FetchLimits
 from api.media.fetch_policy import FetchPolicy
+from api.telemetry.trace_options import TraceOptions
 from config.environment import load_settings
 from config.errors import ConfigError
 from config.logs import configure_logging
@@ -59,12 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run until stopped and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m api", description="Serve the HTTP API of one model.")
     parser.add_argument("--runtime", type=Path, required=True, metavar="FILE", help="JSON file from the launcher")
-    runtime_path: Path = parser.parse_args(arguments).runtime
+    parser.add_argument("--worker", type=int, metavar="N", help="number of this process, where there are several")
+    told = parser.parse_args(arguments)
+    runtime_path: Path = told.runtime
     try:
         settings = load_settings().settings
-        configure_logging(settings.log, "api")
-        options = _options(settings)
+        configure_logging(settings.log, "api" if told.worker is None else f"api-{told.worker}")
         runtime = ApiRuntime.model_validate_json(runtime_path.read_bytes())
+        options = _options(settings, runtime)
         app = create_app(runtime, options)
         listener = _listener(runtime, options)
     except StartError as error:
@@ -83,13 +87,14 @@ def _fail(message: str, exit_code: int) -> int:
     return exit_code
 
 
-def _options(settings: Settings) -> ApiOptions:
+def _options(settings: Settings, runtime: ApiRuntime) -> ApiOptions:
     """Pick what this process needs from the user's settings.
 
     Raises:
+        ConfigError: when a certificate or the file of keys cannot be used.
         StartError: when the folder or the hosts of pictures cannot be used.
     """
-    media, fetch = settings.media, settings.fetch
+    media, fetch, workers = settings.media, settings.fetch, settings.processes.workers
     if media.allowed_local_path is not None and not media.allowed_local_path.is_dir():
         raise StartError(f"NIM_ALLOWED_LOCAL_MEDIA_PATH is no folder: {media.allowed_local_path}", EXIT_CONFIG)
     try:
@@ -102,9 +107,9 @@ def _options(settings: Settings) -> ApiOptions:
         max_images=settings.media.max_images_per_prompt,
         max_image_bytes=settings.media.max_image_bytes,
         image_tokens=settings.media.image_tokens,
-        image_cache_bytes=media.image_cache_bytes,
+        image_cache_bytes=media.image_cache_bytes // workers,
         decoders=DecoderLimits(
-            processes=media.decoders or min(len(os.sched_getaffinity(0)), _MAX_DECODERS),
+            processes=_share(media.decoders or min(len(os.sched_getaffinity(0)), _MAX_DECODERS), workers),
             memory_bytes=media.decoder_memory_bytes,
             timeout_s=media.decoder_timeout_s,
             max_image_bytes=media.max_image_bytes,
@@ -115,14 +120,41 @@ def _options(settings: Settings) -> ApiOptions:
             max_bytes=media.max_image_bytes,
             connect_timeout_s=fetch.connect_timeout_s,
             timeout_s=fetch.timeout_s,
-            max_parallel=fetch.max_parallel,
-            max_waiting=4 * fetch.max_parallel,
+            max_parallel=_share(fetch.max_parallel, workers),
+            max_waiting=4 * _share(fetch.max_parallel, workers),
         ),
         lenient_requests=settings.server.lenient_requests,
         diagnostics=settings.server.enable_diagnostics,
         max_body_bytes=settings.server.max_request_bytes,
+        body_timeout_s=settings.limits.body_timeout_s,
         shutdown_grace_s=settings.launch.shutdown_grace_s,
+        access=AccessOptions.of(settings, runtime.api_keys),
+        model=_model_facts(settings, runtime),
+        traces=_trace_options(settings),
     )
+
+
+def _share(whole: int, workers: int) -> int:
+    """Return what one of several processes may have of something, so that all together keep the limit; at least one."""
+    return max(1, whole // workers)
+
+
+def _model_facts(settings: Settings, runtime: ApiRuntime) -> ModelFacts:
+    """Return what ``/v1/metadata`` tells of the model."""
+    given = () if settings.model.uri is None else (settings.model.uri,)
+    return ModelFacts(
+        profile_id=runtime.profile_id,
+        urls=runtime.model_urls or given,
+        repository_override=settings.cache.repository_override or "",
+        manifest_path=settings.profile.manifest_path,
+    )
+
+
+def _trace_options(settings: Settings) -> TraceOptions | None:
+    telemetry = settings.telemetry
+    if not telemetry.enable_otel or telemetry.traces_exporter == "none":
+        return None
+    return TraceOptions(telemetry.traces_exporter, telemetry.otlp_endpoint, telemetry.service_name, release())
 
 
 def _listener(runtime: ApiRuntime, options: ApiOptions) -> socket.socket:
@@ -150,31 +182,12 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn without its own signal handling: a stop first lets running answers finish."""
-
-    def capture_signals(self) -> nullcontext[None]:  # type: ignore[override] # the base returns a generator's context
-        """Leave signals to ``_serve``."""
-        return nullcontext()
-
-
 async def _serve(app: FastAPI, listener: socket.socket, options: ApiOptions) -> None:
     """Serve until SIGTERM or SIGINT, then drain and stop."""
     # What has been loaded stays. To look through it again takes the collector 40 ms, in which nobody is served.
     gc.collect()
     gc.freeze()
-    server = _Server(
-        uvicorn.Config(
-            app,
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
-    )
+    server = ApiServer(app, options.access)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -6,6 +6,7 @@ engine (``engine.errors``) are translated here, so that every dialect shows one 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Final
 
@@ -134,8 +135,13 @@ class RetryableError(ApiError):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Tell clients when to come back; the OpenAI SDK honours it."""
-        return {"retry-after": str(self.retry_after_s)}
+        """Tell clients when to come back, as HTTP has it and in the finer form that OpenAI's SDKs prefer.
+
+        All who are refused at once would come back at once, so each is told another moment of half a second.
+        """
+        # Nothing secret hangs on it.
+        wait_ms = int(1000 * (self.retry_after_s + random.random() / 2))  # noqa: S311
+        return {"retry-after": str(self.retry_after_s), "retry-after-ms": str(wait_ms)}
 
 
 class OverloadedError(RetryableError):
@@ -144,6 +150,15 @@ class OverloadedError(RetryableError):
     status = 429
     type = "rate_limit_error"
     code = "queue_full"
+
+
+class QueueTimeoutError(OverloadedError):
+    """A request waited too long for its turn."""
+
+    code = "queue_timeout"
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"The server is busy: the answer did not begin within {limit_s:g} seconds. Try again shortly.")
 
 
 class UnavailableError(RetryableError):

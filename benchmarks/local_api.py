@@ -48,7 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     core = SteppedCore(tuple(json.loads(options.ids.read_text())), options.step_ms / 1000)
 
-    def connect(_endpoints: Sequence[str]) -> LocalEngine:
+    def connect(_endpoints: Sequence[str], _options: object) -> LocalEngine:
         return LocalEngine(core)
 
     # The application makes its own client; here it gets another.

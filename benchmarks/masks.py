@@ -30,8 +30,8 @@ from api.gemma4.render import render
 from api.gemma4.tokenizer import Gemma4Tokenizer
 from benchmarks.conversations import tools
 from benchmarks.rendering import CALL, TOKENIZER, chat_request, medians, milliseconds
-from engine.llama_cpp.grammar import GrammarCompiler
-from engine.llama_cpp.logit_mask import MaskWriter
+from engine.grammar import GrammarCompiler
+from engine.logit_mask import MaskWriter
 
 SCHEMA: Final[dict[str, Any]] = {
     "type": "object",

@@ -7,6 +7,7 @@ tells what it did not understand; ``child_environment`` hands the outcome to the
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -73,7 +74,9 @@ def load_settings(
     if warnings and settings.launch.strict_config:
         raise ConfigError([f"{line} (NIM_STRICT_CONFIG is set)" for line in warnings], jsonl=settings.log.jsonl)
     handed_on = {name: given.text for name, given in values.items() if name in variables() and name not in secrets()}
-    hidden = tuple(given.text.strip() for name, given in values.items() if name in secrets())
+    # A list of keys is hidden as a whole, and each key of it.
+    lists = [given.text for name, given in values.items() if name in secrets()]
+    hidden = tuple({part for text in lists for part in (text.strip(), *re.split(r"[,\s]+", text)) if part})
     told = (*warnings, *findings.remarks, *judgement.remarks)
     return LoadedSettings(settings, told, MappingProxyType(handed_on), hidden)
 
@@ -90,6 +93,12 @@ def child_environment(values: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in os.environ.items() if name not in removed} | dict(values)
 
 
+def provide_variables(values: Mapping[str, str]) -> None:
+    """Set variables of this process that a library reads, and that no argument of it stands for; given ones stay."""
+    for name, text in values.items():
+        os.environ.setdefault(name, text)
+
+
 def bare_environment() -> dict[str, str]:
     """Return an environment in which this interpreter finds the same modules, and nothing else is told.
 
@@ -103,6 +112,12 @@ def cache_folder() -> Path:
     """Return the folder for files that can be made again, by the XDG rules."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - never raises, unlike Path
     return Path(base) / "gemma4-nim"
+
+
+def metrics_folder() -> Path | None:
+    """Return the folder in which API processes count together; None for one that was started by hand."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return Path(folder) if folder else None
 
 
 def _collect(

@@ -1,7 +1,7 @@
 """Variables of NVIDIA's NIM that are not settings here: other names of ours, and those that this server cannot honour.
 
 Nothing that a user sets is ignored in silence, so each is listed with what to do instead. Where a value asks for what
-is the case anyway (``NIM_ENABLE_OTEL=0``), nothing is said. What would be missed badly stops the start.
+is the case anyway (``NIM_CAPTURE_ENABLE=0``), nothing is said. What would be missed badly stops the start.
 """
 
 from __future__ import annotations
@@ -56,13 +56,11 @@ _OFF: Final = frozenset({"0", "false", "no", "off", "none", "disabled"})
 _ON: Final = frozenset({"1", "true", "yes", "on"})
 _ONE: Final = frozenset({"1"})
 
-_TLS: Final = "the server speaks plain HTTP; put a proxy that ends TLS in front of it"
-_CORS: Final = "the server sends no CORS headers; let a proxy in front of it add them"
 _LORA: Final = "adapters are not loaded; merge the adapter into the model and set NIM_MODEL_PATH"
 _NODES: Final = "one server runs on one machine; use a profile for the GPUs of one (NIM_TENSOR_PARALLEL_SIZE)"
 _ENGINE: Final = "the engine decides this by itself; remove it"
 _TOOLS: Final = "tool calling is always on and uses Gemma 4's own format; remove it"
-_OTEL: Final = "nothing is exported to OpenTelemetry; collect the log (NIM_JSONL_LOGGING) instead"
+_OTEL: Final = "metrics are not pushed; let Prometheus or a collector read /metrics"
 _CODE: Final = "models never bring code of their own; use a checkpoint in its plain format"
 _DRAFT: Final = "no engine here decodes speculatively; leave it unset"
 _LOGGED: Final = "prompts are never logged or recorded; use the diagnostics routes (NIM_ENABLE_DIAGNOSTICS)"
@@ -72,7 +70,6 @@ _KWARGS: Final = "set NIM_IMAGE_TOKENS for the token budget of pictures"
 NOT_SUPPORTED: Final = MappingProxyType(
     {
         # What a user would miss badly: the start is refused.
-        "NIM_SSL_MODE": Answer(_TLS, stops=True, as_it_is=_OFF),
         "NIM_PEFT_SOURCE": Answer(_LORA, stops=True, as_it_is=_OFF),
         "NIM_MIDDLEWARE_CONFIG_PATH": Answer("there is no middleware to configure; use a proxy", stops=True),
         "NIM_SAGEMAKER_MODE": Answer(
@@ -87,14 +84,6 @@ NOT_SUPPORTED: Final = MappingProxyType(
         "NIM_MULTI_NODE": Answer(_NODES, stops=True, as_it_is=_OFF),
         "NIM_ENGINE_MODEL_DOWNLOAD_ONLY": Answer("run download-to-cache instead", stops=True, as_it_is=_OFF),
         # What changes nothing that a client could see, or is always so.
-        "NIM_SSL_KEY_PATH": Answer(_TLS),
-        "NIM_SSL_CERTS_PATH": Answer(_TLS),
-        "NIM_SSL_CA_CERTS_PATH": Answer(_TLS),
-        "NIM_CORS_ALLOW_ORIGINS": Answer(_CORS),
-        "NIM_CORS_ALLOW_METHODS": Answer(_CORS),
-        "NIM_CORS_ALLOW_HEADERS": Answer(_CORS),
-        "NIM_CORS_EXPOSE_HEADERS": Answer(_CORS),
-        "NIM_CORS_MAX_AGE": Answer(_CORS),
         "NIM_PEFT_REFRESH_INTERVAL": Answer(_LORA),
         "NIM_PEFT_API_TIMEOUT_SECS": Answer(_LORA),
         "NIM_MAX_LORA_RANK": Answer(_LORA),
@@ -132,11 +121,7 @@ NOT_SUPPORTED: Final = MappingProxyType(
         "NIM_FORCE_DETERMINISTIC": Answer("a seeded or greedy request repeats if it runs alone", as_it_is=_OFF),
         "NIM_ENABLE_PROMPT_LOGPROBS": Answer("prompts have no logprobs; ask for those of the answer", as_it_is=_OFF),
         "NIM_PER_REQ_METRICS_ENABLE": Answer("answers carry no metrics; gemma4-nim bench measures them", as_it_is=_OFF),
-        "NIM_ENABLE_OTEL": Answer(_OTEL, as_it_is=_OFF),
-        "NIM_OTEL_SERVICE_NAME": Answer(_OTEL),
-        "NIM_OTEL_TRACES_EXPORTER": Answer(_OTEL, as_it_is=_OFF),
         "NIM_OTEL_METRICS_EXPORTER": Answer(_OTEL, as_it_is=_OFF),
-        "NIM_OTEL_EXPORTER_OTLP_ENDPOINT": Answer(_OTEL),
         "NIM_DISABLE_LOG_REQUESTS": Answer(_LOGGED, as_it_is=_ON),
         "NIM_CAPTURE_ENABLE": Answer(_LOGGED, as_it_is=_OFF),
         "NIM_CAPTURE_ARGS": Answer(_LOGGED),
@@ -183,6 +168,7 @@ UNTOUCHED: Final = MappingProxyType(
         "VLLM_USE_V2_MODEL_RUNNER": "handed to the engine as it is",
         "DO_NOT_TRACK": "nothing is ever reported to anyone",
         "VLLM_NO_USAGE_STATS": "handed to the engine as it is; nothing is reported to anyone",
+        "OTEL_*": "read by OpenTelemetry's own library where NIM_ENABLE_OTEL is set",
         "OUTLINES_CACHE_DIR": "grammars are compiled by llguidance and need no folder",
         "TORCHINDUCTOR_CACHE_DIR": "handed to the engine as it is",
     }

@@ -61,7 +61,13 @@ class JsonFormatter(logging.Formatter):
             line_number=record.lineno,
             exc_info=self._redact(self.formatException(record.exc_info)) if record.exc_info else None,
             stack_info=record.stack_info,
+            **self._facts(record),
         )
+
+    def _facts(self, record: logging.LogRecord) -> dict[str, Any]:
+        """Return what the caller gave as ``extra={"facts": {...}}``: keys of their own, for programs that read logs."""
+        facts: dict[str, Any] = getattr(record, "facts", {})
+        return {name: self._redact(value) if isinstance(value, str) else value for name, value in facts.items()}
 
 
 def json_line(level: str, message: str, *, at: float | None = None, **facts: Any) -> str:

@@ -52,6 +52,10 @@ processes that serve never see them.
 """
 TITLES = {
     "server": "Server",
+    "keys": "API keys",
+    "tls": "TLS",
+    "cors": "Browsers",
+    "limits": "Limits",
     "log": "Logs",
     "model": "Model",
     "profile": "Profile",
@@ -62,7 +66,12 @@ TITLES = {
     "media": "Pictures",
     "fetch": "Pictures by URL",
     "engine": "Engine",
+    "build": "Engine bundles",
+    "transport": "Triton",
+    "remote": "Engines elsewhere",
     "launch": "Start and stop",
+    "processes": "API processes",
+    "telemetry": "Traces",
 }
 NO_DEFAULT = "none"
 COLUMNS = ("Variable", "In the file", "Values", "Default", "Meaning")

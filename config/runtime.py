@@ -7,9 +7,11 @@ Neither process has to repeat a decision, and both can be started by hand from s
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from config.api_keys import ApiKey
 
 
 class EngineRuntime(BaseModel):
@@ -17,9 +19,9 @@ class EngineRuntime(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    core: Literal["llama_cpp"] = "llama_cpp"
-    model_path: Path
-    """The GGUF file of the text model."""
+    core: Literal["llama_cpp", "vllm", "tensorrt_llm"] = "llama_cpp"
+    model_path: Path | None = None
+    """The GGUF file of the text model; ``llama_cpp`` needs it."""
     mmproj_path: Path | None = None
     """The GGUF file of the vision tower; None serves text only."""
     tokenizer_path: Path
@@ -32,6 +34,57 @@ class EngineRuntime(BaseModel):
     max_queued: int = Field(default=256, ge=0)
     threads: int = Field(default=1, gt=0)
     gpu_layers: int = Field(default=0, ge=0)
+    checkpoint_path: Path | None = None
+    """Folder of a checkpoint in Hugging Face layout; ``vllm`` and ``tensorrt_llm`` need it."""
+    draft_path: Path | None = None
+    """Folder of a draft model (an MTP assistant) in Hugging Face layout; None drafts nothing."""
+    bundle_path: Path | None = None
+    """Folder of a prebuilt engine with its frozen arguments and caches; None starts from the checkpoint alone."""
+    precision: str = "auto"
+    """Number format of the weights, such as ``bf16``, ``fp8`` or ``nvfp4``; ``auto`` is what the checkpoint says."""
+    tensor_parallel: int = Field(default=1, gt=0)
+    """How many GPUs share every layer."""
+    gpu_memory_fraction: float = Field(default=0.9, gt=0, le=1)
+    """Part of each GPU's memory that the engine may take."""
+    batch_tokens: int = Field(default=0, ge=0)
+    """Tokens that one step on a GPU computes at most, as the plan's memory was counted for; 0 leaves it to the core."""
+    cuda_graphs: bool = True
+    """Whether a core on a GPU may capture CUDA graphs, which cost memory."""
+
+    @model_validator(mode="after")
+    def _has_what_its_core_loads(self) -> Self:
+        if self.core == "llama_cpp" and self.model_path is None:
+            message = "model_path is missing: llama_cpp loads a GGUF file"
+            raise ValueError(message)
+        if self.core != "llama_cpp" and self.checkpoint_path is None:
+            message = f"checkpoint_path is missing: {self.core} loads a checkpoint in Hugging Face layout"
+            raise ValueError(message)
+        return self
+
+
+class EngineTls(BaseModel):
+    """PEM files for encrypted connections. Without ``authorities`` the public ones are trusted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    authorities: Path | None = None
+    certificate: Path | None = None
+    """Makes the API known to the engines; goes with ``key``."""
+    key: Path | None = None
+    server_name: str | None = None
+    """The name that the engine's certificate must hold, where that is not the address's own."""
+
+
+class EngineConnection(BaseModel):
+    """How the API talks to engines; times in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    connect_timeout_s: float = Field(default=5.0, gt=0)
+    keepalive_s: float = Field(default=10.0, gt=0)
+    keepalive_timeout_s: float = Field(default=5.0, gt=0)
+    tls: EngineTls | None = None
+    """None sends everything as it is; a unix socket never needs more."""
 
 
 class ApiRuntime(BaseModel):
@@ -41,6 +94,7 @@ class ApiRuntime(BaseModel):
 
     engine_endpoints: tuple[str, ...]
     """gRPC addresses of the engine: ``unix:/path`` or ``host:port``."""
+    connection: EngineConnection = EngineConnection()
     tokenizer_path: Path
     served_names: tuple[str, ...]
     """Names under which requests may address the model; the first is echoed in responses."""
@@ -48,7 +102,13 @@ class ApiRuntime(BaseModel):
     """Tokens that end a model turn, by name: ids differ between vocabularies."""
     created: int
     """Unix seconds shown as the model's creation time."""
+    api_keys: tuple[ApiKey, ...] = ()
+    """What the launcher has kept of the keys that open the server; keys themselves are handed to no process."""
     listen_fd: int | None = None
     """A listening socket that this process inherits; None makes it open the port itself."""
     status_path: Path | None = None
     """JSON file in which the launcher tells its phase, shown in the body of ``/v1/health/ready`` until ready."""
+    profile_id: str = ""
+    """The profile of the manifest that was chosen; empty for a model of the user's own."""
+    model_urls: tuple[str, ...] = ()
+    """Where the model's files came from; empty when they were on this machine all along."""

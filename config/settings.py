@@ -14,10 +14,14 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from config.settings_access import CorsSettings, KeySettings, LimitSettings, TlsSettings
 from config.settings_base import SettingsModel, read_automatic, read_names, variable
+from config.settings_build import BuildSettings
 from config.settings_cache import CacheSettings, NetworkSettings, StoreSettings
 from config.settings_media import FetchSettings, MediaSettings
 from config.settings_profile import MemorySettings, ProfileSettings
+from config.settings_telemetry import ApiProcessSettings, TelemetrySettings
+from config.settings_transport import RemoteSettings, TransportSettings
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
@@ -70,7 +74,11 @@ class ModelSettings(SettingsModel):
     """Which model is served, and under which names."""
 
     path: Path | None = variable("NIM_MODEL_PATH", None)
-    """A GGUF file, or a folder with one GGUF model and at most one ``mmproj*.gguf``. Unset serves the demo model."""
+    """A GGUF file, a folder with one GGUF model and at most one ``mmproj*.gguf``, or a folder with a checkpoint in
+    Hugging Face layout, for vLLM and TensorRT-LLM. Unset serves the demo model."""
+    engine: Literal["auto", "llama_cpp", "vllm", "tensorrt_llm"] = variable("NIM_ENGINE", "auto")
+    """Which engine serves the model of ``NIM_MODEL_PATH``: ``llama_cpp``, ``vllm`` or ``tensorrt_llm``. ``auto`` goes
+    by the files: a GGUF file is for ``llama_cpp``."""
     uri: Annotated[str, AfterValidator(_uri)] | None = variable("NIM_MODEL_URI", None)
     """A model to download and serve: ``hf://``, ``ngc://``, ``s3://`` or ``https://``. ``NIM_MODEL_PATH`` takes such an
     address, too."""
@@ -116,6 +124,10 @@ class Settings(SettingsModel):
     """Everything together, loaded once per process by ``config.environment.load_settings``."""
 
     server: ServerSettings = ServerSettings()
+    keys: KeySettings = KeySettings()
+    tls: TlsSettings = TlsSettings()
+    cors: CorsSettings = CorsSettings()
+    limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
     model: ModelSettings = ModelSettings()
     profile: ProfileSettings = ProfileSettings()
@@ -126,7 +138,12 @@ class Settings(SettingsModel):
     media: MediaSettings = MediaSettings()
     fetch: FetchSettings = FetchSettings()
     engine: EngineSettings = EngineSettings()
+    build: BuildSettings = BuildSettings()
+    transport: TransportSettings = TransportSettings()
+    remote: RemoteSettings = RemoteSettings()
     launch: LaunchSettings = LaunchSettings()
+    processes: ApiProcessSettings = ApiProcessSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
 
 @cache

@@ -45,8 +45,8 @@ class CacheSettings(SettingsModel):
     """The folder for downloaded models, and the keys of their sources."""
 
     path: Path | None = variable("NIM_CACHE_PATH", None)
-    """Folder for models and files made from them. Unset: ``/opt/nim/.cache`` if writable, else the user's cache
-    folder."""
+    """Folder for models and files made from them. Unset: ``/opt/nim/.cache`` if it can be written or holds something,
+    else the user's cache folder."""
     offline: bool = variable("NIM_OFFLINE", default=False)
     """Serve only what the cache or a local path has; no connection to any other machine is opened."""
     disable_download: bool = variable("NIM_DISABLE_MODEL_DOWNLOAD", default=False)

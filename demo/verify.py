@@ -1,10 +1,11 @@
-"""Checks that the engine and transformers say the same: ``python -m demo.verify CHECKPOINT_DIR --hf HF_DIR``.
+"""Checks that engines and transformers say the same: ``python -m demo.verify CHECKPOINT_DIR --hf HF_DIR [--core CORE]``.
 
 CHECKPOINT_DIR holds ``model.gguf``, ``mmproj.gguf`` and ``tokenizer.json``; HF_DIR the checkpoint that they were
-exported from. Both sides get the same ids and the same resized pixels and decode greedily, the engine with all prompts
-at once. Exit status 1 means that the engine drew an id that transformers holds to be clearly less likely than its own
-choice. Rounding alone can do that in a model with routed experts, where a near-tie of the router swaps an expert.
-It runs in the training environment, which has torch and transformers; serving needs neither.
+exported from, which vLLM loads itself. All sides get the same ids and the same resized pixels and decode greedily, an
+engine with all prompts at once. Exit status 1 means that an engine drew an id that transformers holds to be clearly
+less likely than its own choice. Rounding alone can do that in a model with routed experts, where a near-tie of the
+router swaps an expert. It runs in the training environment, or in vLLM's (``make test-vllm`` sets it up), which have
+torch and transformers; serving by llama.cpp needs neither.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +35,7 @@ from demo.conversations import BUILDERS, Conversation
 from demo.markup import write
 from demo.pictures import draw, fit
 from engine.core import EngineRequest, Image, Sampling
-from engine.llama_cpp.core import LlamaCppCore
+from engine.cores import load_core
 
 PATCH: Final = 16
 POOLING: Final = 3
@@ -175,20 +177,27 @@ def _patches(image: Image) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(np.ascontiguousarray(patches)), torch.stack(grid, dim=-1).reshape(-1, 2)
 
 
+def runtime_of(core: str, checkpoint: Path, hf: Path, prompts: int) -> EngineRuntime:
+    """Return what an engine is started with."""
+    files = {"checkpoint_path": hf, "precision": "fp32"}
+    if core == "llama_cpp":
+        files = {"model_path": checkpoint / "model.gguf", "mmproj_path": checkpoint / "mmproj.gguf"}
+    record = {
+        "core": core,
+        "tokenizer_path": checkpoint / "tokenizer.json",
+        "endpoint": "unix:unused",
+        "context_tokens": CONTEXT_TOKENS,
+        "max_sequences": SEQUENCES,
+        "max_queued": prompts,
+    }
+    return EngineRuntime.model_validate(record | files)
+
+
 async def draw_with_engine(
-    checkpoint: Path, prompts: Sequence[Prompt], stop_ids: Sequence[int], tokens: int
+    runtime: EngineRuntime, prompts: Sequence[Prompt], stop_ids: Sequence[int], tokens: int
 ) -> list[Drawn]:
     """Decode all prompts greedily in one engine at the same time."""
-    runtime = EngineRuntime(
-        model_path=checkpoint / "model.gguf",
-        mmproj_path=checkpoint / "mmproj.gguf",
-        tokenizer_path=checkpoint / "tokenizer.json",
-        endpoint="unix:unused",
-        context_tokens=CONTEXT_TOKENS,
-        max_sequences=SEQUENCES,
-        max_queued=len(prompts),
-    )
-    core = await asyncio.to_thread(LlamaCppCore, runtime)
+    core = await asyncio.to_thread(load_core, runtime)
 
     async def draw_one(index: int, prompt: Prompt) -> Drawn:
         request = EngineRequest(
@@ -226,7 +235,7 @@ def compare(reference: Reference, prompt: Prompt, engine: Drawn, tokens: int) ->
     return Comparison(prompt, engine, wanted, equal, float((best - chosen).max()), difference)
 
 
-def report(comparisons: Sequence[Comparison], tolerance: float, console: Console) -> bool:
+def report(core: str, comparisons: Sequence[Comparison], tolerance: float, console: Console) -> bool:
     """Print the table, and return whether the engine agrees everywhere or differs in near-ties only."""
     table = Table("prompt", "ids in", "ids out", "equal", "worst gap", "logprob difference", "")
     for comparison in comparisons:
@@ -245,7 +254,7 @@ def report(comparisons: Sequence[Comparison], tolerance: float, console: Console
     console.print(table)
     identical = sum(comparison.is_identical for comparison in comparisons)
     worst = max(comparison.worst_gap for comparison in comparisons)
-    console.print(f"{identical} of {len(comparisons)} identical; worst gap {worst:.4f} (allowed {tolerance})")
+    console.print(f"{core}: {identical} of {len(comparisons)} identical; worst gap {worst:.4f} (allowed {tolerance})")
     return worst <= tolerance
 
 
@@ -254,6 +263,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m demo.verify", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="directory with model.gguf, mmproj.gguf and tokenizer.json")
     parser.add_argument("--hf", type=Path, required=True, help="the checkpoint in Hugging Face layout")
+    parser.add_argument("--core", action="append", choices=["llama_cpp", "vllm"], help="repeatable; default llama_cpp")
     parser.add_argument("--texts", type=int, default=20, help="number of text prompts")
     parser.add_argument("--pictures", type=int, default=10, help="number of prompts with pictures")
     parser.add_argument("--tokens", type=int, default=48, help="ids to draw per prompt at most")
@@ -263,11 +273,19 @@ def main() -> None:
     stop_ids = json.loads((arguments.hf / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
     maker = PromptMaker(Tokenizer.from_file(str(arguments.checkpoint / "tokenizer.json")), arguments.seed)
     prompts = maker.make(arguments.texts, pictures=False) + maker.make(arguments.pictures, pictures=True)
-    drawn = asyncio.run(draw_with_engine(arguments.checkpoint, prompts, stop_ids, arguments.tokens))
-    reference = Reference(arguments.hf, stop_ids)
-    pairs = zip(prompts, drawn, strict=True)
-    comparisons = [compare(reference, prompt, engine, arguments.tokens) for prompt, engine in pairs]
-    sys.exit(0 if report(comparisons, arguments.tolerance, Console(width=120)) else 1)
+    drawn: dict[str, list[Drawn]] = {}
+    for core in arguments.core or ["llama_cpp"]:
+        runtime = runtime_of(core, arguments.checkpoint, arguments.hf, len(prompts))
+        drawn[core] = asyncio.run(draw_with_engine(runtime, prompts, stop_ids, arguments.tokens))
+    reference, console, agrees = Reference(arguments.hf, stop_ids), Console(width=120), True
+    for core, answers in drawn.items():
+        pairs = zip(prompts, answers, strict=True)
+        comparisons = [compare(reference, prompt, engine, arguments.tokens) for prompt, engine in pairs]
+        agrees &= report(core, comparisons, arguments.tolerance, console)
+    for one, other in combinations(drawn, 2):
+        same = sum(a.ids == b.ids for a, b in zip(drawn[one], drawn[other], strict=True))
+        console.print(f"{one} and {other}: {same} of {len(prompts)} identical")
+    sys.exit(0 if agrees else 1)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from config.environment import load_settings
 from config.errors import ConfigError
 from config.logs import configure_logging
 from config.runtime import EngineRuntime
+from engine.cores import load_core
 from engine.errors import EngineError, EngineLoadError
 from engine.server import InferenceService, create_server
 
@@ -148,18 +149,6 @@ def _load_in_thread(runtime: EngineRuntime) -> asyncio.Future[EngineCore]:
 
     threading.Thread(target=load, name="engine-load", daemon=True).start()
     return loaded
-
-
-def load_core(runtime: EngineRuntime) -> EngineCore:
-    """Load the core that the runtime names.
-
-    Raises:
-        EngineLoadError: it cannot be loaded.
-    """
-    # Imported here: a core's libraries need not be installed where another core is used.
-    from engine.llama_cpp.core import LlamaCppCore  # noqa: PLC0415
-
-    return LlamaCppCore(runtime)
 
 
 def _remove_stale_socket(endpoint: str) -> None:

@@ -179,7 +179,15 @@ class EngineLimits:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Counters since the start (tokens, requests) and gauges of this moment (running, queued)."""
+    """Counters since the start (tokens, requests) and gauges of this moment (running, queued).
+
+    What a core cannot tell is None. Times are whole microseconds, summed over what the counter beside them counts.
+
+    Attributes:
+        kv_tokens: places for tokens in the memory of attention, all sequences together.
+        kv_tokens_used: of these, places that running sequences have filled; what is only kept for reuse counts as free.
+        started_total: sequences that have left the queue; ``queue_us_total`` is the time that they spent there.
+    """
 
     running: int
     queued: int
@@ -187,6 +195,23 @@ class EngineStats:
     prompt_tokens_total: int
     cached_tokens_total: int
     completion_tokens_total: int
+    kv_tokens: int | None = None
+    kv_tokens_used: int | None = None
+    started_total: int | None = None
+    queue_us_total: int | None = None
+    grammars_total: int | None = None
+    grammar_us_total: int | None = None
+    images_total: int | None = None
+    image_us_total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReport:
+    """What one engine tells of itself: nothing while it does not answer. ``counts`` are ``EngineStats`` by name."""
+
+    address: str
+    limits: EngineLimits | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 class EngineCore(Protocol):

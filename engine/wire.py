@@ -296,5 +296,5 @@ def decode_limits(parameters: Mapping[str, str]) -> EngineLimits:
 
 
 def encode_stats(stats: EngineStats) -> dict[str, int]:
-    """Return counters and gauges by name."""
-    return dataclasses.asdict(stats)
+    """Return counters and gauges by name, those that the core can tell."""
+    return {name: value for name, value in dataclasses.asdict(stats).items() if value is not None}

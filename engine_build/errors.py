@@ -25,3 +25,19 @@ class GGUFFileError(EngineBuildError):
 
 class ExportError(EngineBuildError):
     """A tensor cannot be written in the asked-for type."""
+
+
+class PlanError(EngineBuildError):
+    """What was asked for cannot be built: an engine, a precision and a checkpoint that do not go together."""
+
+
+class BundleError(EngineBuildError):
+    """A bundle cannot be used: a file is missing, changed or damaged, or it was made for something else."""
+
+
+class TrialError(EngineBuildError):
+    """The engine did not load the bundle, or did not answer as it must."""
+
+
+class GateError(EngineBuildError):
+    """The accuracy gate refused the bundle; the message has the figures."""

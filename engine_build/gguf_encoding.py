@@ -1,53 +1,29 @@
 """Turns checkpoint tensors into the bytes of a GGUF type, piece by piece, so that memory stays bounded.
 
-It knows number formats only; which tensor takes which type is decided from ``gguf_tensors.Storage``.
+It knows number formats only; which tensor takes which type is decided in ``gguf_types``.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType, quants
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
 from engine_build.errors import ExportError
-from engine_build.gguf_tensors import RGB_CHANNELS, Storage, TensorPlan
+from engine_build.ggml_quantize import quantize_rows
+from engine_build.gguf_tensors import RGB_CHANNELS, TensorPlan
+from engine_build.gguf_types import WeightType
 
 if TYPE_CHECKING:
     from engine_build.safetensors_checkpoint import StoredTensor
 
 # Rows are converted in pieces of about this many values: 64 MiB as float32.
 PIECE_VALUES = 16 * 1024 * 1024
+PLAIN_TYPES = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
 
-
-class WeightType(StrEnum):
-    """Types that the weights of a GGUF file can be written in."""
-
-    F32 = "f32"
-    F16 = "f16"
-    BF16 = "bf16"
-    Q8_0 = "q8_0"
-
-    @property
-    def file_type(self) -> LlamaFileType:
-        """The value of ``general.file_type``."""
-        return LlamaFileType.ALL_F32 if self is WeightType.F32 else LlamaFileType[f"MOSTLY_{self.name}"]
-
-
-def encoding_of(plan: TensorPlan, weight_type: WeightType) -> GGMLQuantizationType:
-    """Return the GGUF type of one tensor.
-
-    A row that does not divide into a quantised type's blocks is kept in float16.
-    """
-    if plan.storage is Storage.FLOAT32:
-        return GGMLQuantizationType.F32
-    if plan.storage is Storage.CONVOLUTION:
-        return GGMLQuantizationType.F16 if weight_type is WeightType.F16 else GGMLQuantizationType.F32
-    wanted = GGMLQuantizationType[weight_type.name]
-    block_size = GGML_QUANT_SIZES[wanted][0]
-    return wanted if plan.shape[-1] % block_size == 0 else GGMLQuantizationType.F16
+__all__ = ["WeightType", "encode", "encoded_bytes"]
 
 
 def encoded_bytes(plan: TensorPlan, encoding: GGMLQuantizationType) -> int:
@@ -89,6 +65,8 @@ def _convert(piece: npt.NDArray[np.float32], plan: TensorPlan, encoding: GGMLQua
     if not np.isfinite(piece).all():
         msg = f"tensor {plan.source!r}: has values that are not finite"
         raise ExportError(msg)
+    if encoding not in PLAIN_TYPES:
+        return quantize_rows(piece, encoding)
     with np.errstate(over="ignore"):
         data: npt.NDArray[Any] = quants.quantize(piece, encoding)
     if encoding is GGMLQuantizationType.F16 and not np.isfinite(data).all():

@@ -11,7 +11,7 @@ import argparse
 import logging
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,11 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType, GGUFType, GGUFWriter
 
 from engine_build import gguf_metadata
+from engine_build.checksums import Advance
 from engine_build.errors import CheckpointError, EngineBuildError
-from engine_build.gguf_encoding import WeightType, encode, encoded_bytes, encoding_of
+from engine_build.gguf_encoding import encode, encoded_bytes
 from engine_build.gguf_tensors import TEXT_PREFIX, TensorPlan, text_tensors, vision_tensors
+from engine_build.gguf_types import Mixture, WeightType, types_of
 from engine_build.gguf_vocabulary import Vocabulary, load_vocabulary
 from engine_build.json_file import replacing
 from engine_build.model_config import ModelConfig, VisionConfig, load_model_config
@@ -44,7 +46,8 @@ IGNORED_TENSORS = frozenset({"lm_head.weight", f"{TEXT_PREFIX}.lm_head.weight"})
 class Export:
     """A checkpoint that was read and checked, and how it is to be written.
 
-    ``vision_type`` may differ from ``weight_type``: the tower is small, and quantising it gains little.
+    ``vision_type`` may differ from ``weight_type``: the tower is small, and quantising it gains little. ``advance`` is
+    told the bytes of the checkpoint that are done.
     """
 
     directory: Path
@@ -54,6 +57,7 @@ class Export:
     tensors: dict[str, StoredTensor]
     weight_type: WeightType
     vision_type: WeightType
+    advance: Advance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,34 +75,49 @@ def export_checkpoint(
     weight_type: WeightType = WeightType.F16,
     vision_type: WeightType | None = None,
     name: str | None = None,
+    *,
+    advance: Advance | None = None,
 ) -> list[Path]:
     """Write the GGUF files and the tokenizer of the checkpoint in ``directory``, and return their paths.
 
     ``vision_type`` None means f32 for f32 and f16 otherwise. ``name`` is what tools show; None takes the directory's.
+    ``advance`` is told the bytes of weights that were read since it was called last.
 
     Raises:
         EngineBuildError: one of its subclasses; nothing of the file at fault is then left behind.
     """
+    export = replace(_opened(directory, weight_type, vision_type, name), advance=advance)
+    text, vision = _checked_plans(export)
+    written = [_write_model(export, text, out_directory / MODEL_NAME)]
+    if export.config.vision_config is not None:
+        written.append(_write_projector(export, export.config.vision_config, vision, out_directory / PROJECTOR_NAME))
+    tokenizer = out_directory / TOKENIZER_NAME
+    with replacing(tokenizer) as temporary:
+        shutil.copyfile(directory / TOKENIZER_NAME, temporary)
+    return [*written, tokenizer]
+
+
+def check_checkpoint(directory: Path) -> None:
+    """See that a checkpoint has every tensor that its config promises, in its shape, and a tokenizer that fits.
+
+    Raises:
+        EngineBuildError: one of its subclasses names the file and the tensor.
+    """
+    _checked_plans(_opened(directory, WeightType.F16, None, None))
+
+
+def _opened(directory: Path, weight_type: WeightType, vision_type: WeightType | None, name: str | None) -> Export:
     if vision_type is None:
         vision_type = WeightType.F32 if weight_type is WeightType.F32 else WeightType.F16
-    config = load_model_config(directory)
-    export = Export(
+    return Export(
         directory=directory,
         name=name or directory.resolve().name,
-        config=config,
+        config=load_model_config(directory),
         vocabulary=load_vocabulary(directory),
         tensors=open_checkpoint(directory),
         weight_type=weight_type,
         vision_type=vision_type,
     )
-    text, vision = _checked_plans(export)
-    written = [_write_model(export, text, out_directory / MODEL_NAME)]
-    if config.vision_config is not None:
-        written.append(_write_projector(export, config.vision_config, vision, out_directory / PROJECTOR_NAME))
-    tokenizer = out_directory / TOKENIZER_NAME
-    with replacing(tokenizer) as temporary:
-        shutil.copyfile(directory / TOKENIZER_NAME, temporary)
-    return [*written, tokenizer]
 
 
 def _checked_plans(export: Export) -> tuple[list[TensorPlan], list[TensorPlan]]:
@@ -137,7 +156,7 @@ def _write_model(export: Export, plans: Sequence[TensorPlan], path: Path) -> Pat
     gguf_metadata.add_general(writer, GGUFType.MODEL, export.name, export.weight_type, export.directory)
     gguf_metadata.add_text_metadata(writer, export.config.text_config)
     export.vocabulary.write_to(writer)
-    _write(writer, path, jobs, first=factors)
+    _write(writer, path, jobs, (factors, export.advance))
     return path
 
 
@@ -147,7 +166,7 @@ def _write_projector(export: Export, vision: VisionConfig, plans: Sequence[Tenso
     jobs = _announce(writer, export, plans, export.vision_type)
     gguf_metadata.add_general(writer, GGUFType.MMPROJ, export.name, export.vision_type, export.directory)
     gguf_metadata.add_vision_metadata(writer, export.config, vision, export.directory)
-    _write(writer, path, jobs)
+    _write(writer, path, jobs, (None, export.advance))
     return path
 
 
@@ -155,7 +174,8 @@ def _announce(
     writer: GGUFWriter, export: Export, plans: Sequence[TensorPlan], weight_type: WeightType
 ) -> list[TensorJob]:
     """Tell the writer names, shapes and types, and return what it takes to write the data later in the same order."""
-    jobs = [TensorJob(plan, export.tensors[plan.source], encoding_of(plan, weight_type)) for plan in plans]
+    types = types_of(plans, weight_type, Mixture.of(export.config.text_config))
+    jobs = [TensorJob(plan, export.tensors[plan.source], kind) for plan, kind in zip(plans, types, strict=True)]
     for job in jobs:
         # With a type given, the numpy type only says that the shape counts values, not bytes.
         size_bytes = encoded_bytes(job.plan, job.encoding)
@@ -165,9 +185,16 @@ def _announce(
 
 
 def _write(
-    writer: GGUFWriter, path: Path, jobs: Sequence[TensorJob], first: npt.NDArray[np.float32] | None = None
+    writer: GGUFWriter,
+    path: Path,
+    jobs: Sequence[TensorJob],
+    around: tuple[npt.NDArray[np.float32] | None, Advance | None],
 ) -> None:
-    """Write header, metadata and tensors; ``first`` is a tensor that no checkpoint has, announced before the others."""
+    """Write header, metadata and tensors.
+
+    ``around`` is a tensor that no checkpoint has, announced before the others, and who is told how far it is.
+    """
+    first, advance = around
     with replacing(path) as temporary:
         try:
             writer.write_header_to_file(temporary)
@@ -178,6 +205,8 @@ def _write(
             for job in jobs:
                 logger.debug("%s -> %s %s", job.plan.source, job.plan.target, job.encoding.name)
                 writer.write_tensor_data(encode(job.stored, job.plan, job.encoding))
+                if advance is not None:
+                    advance(job.stored.size)
         finally:
             writer.close()
     logger.info("%s: %d tensors, %.1f MB", path, len(jobs) + (first is not None), path.stat().st_size / 1e6)

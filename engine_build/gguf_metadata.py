@@ -19,7 +19,7 @@ from engine_build.json_file import read_json_object
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from engine_build.gguf_encoding import WeightType
+    from engine_build.gguf_types import WeightType
     from engine_build.model_config import ModelConfig, TextConfig, VisionConfig
 
 # llama.cpp wants an image size; the gemma4v projector computes sizes per picture and never reads it.

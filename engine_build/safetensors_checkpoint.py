@@ -63,6 +63,11 @@ class StoredTensor:
         return raw.astype(np.float32)
 
     @property
+    def size(self) -> int:
+        """Number of bytes in the file."""
+        return math.prod(self.shape) * _RAW_TYPES[self.dtype].itemsize
+
+    @property
     def row_count(self) -> int:
         """Number of rows that ``rows`` can give."""
         return math.prod(self.shape[:-1])

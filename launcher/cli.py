@@ -20,12 +20,17 @@ _COMMANDS: Final = {
     "download-to-cache": "launcher.commands.download_to_cache:download_to_cache",
     "create-model-store": "launcher.commands.create_model_store:create_model_store",
     "mirror": "launcher.commands.mirror:mirror",
+    "airgap": "launcher.commands.airgap.command:airgap",
     "check-cache-env": "launcher.commands.check_cache_env:check_cache_env",
+    "build": "launcher.commands.build.command:build",
+    "bundle": "launcher.commands.bundle:bundle",
     "doctor": "launcher.commands.doctor.command:doctor",
     "explain": "launcher.commands.explain:explain",
     "estimate": "launcher.commands.estimate:estimate",
+    "health": "launcher.commands.health:health",
     "chat": "launcher.commands.chat.command:chat",
     "bench": "launcher.commands.bench.command:bench",
+    "hash-key": "launcher.commands.hash_key:hash_key",
 }
 """Command -> where its function is, as ``module:name``."""
 HELP: Final = {"help_option_names": ["--help", "-h"]}

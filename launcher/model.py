@@ -13,6 +13,7 @@ from typing import Final
 
 from config.settings import ModelSettings
 from config.variants import DEFAULT_PROFILE, PROFILES, published_names
+from launcher.checkpoint import inspect_checkpoint, is_checkpoint
 from launcher.errors import ExitCode, LaunchError
 from launcher.gguf_header import GgufError, GgufHeader, read_header
 from launcher.memory import ARCHITECTURE, ModelShape, model_shape
@@ -32,6 +33,9 @@ class ModelFiles:
         tokenizer: ``tokenizer.json``; None when it has to be rebuilt from ``weights``.
         names: names for requests, the first is the main one.
         why: the reason for this choice, for people.
+        core: the engine that loads it.
+        checkpoint: the folder, for an engine that loads Hugging Face layout and no GGUF file.
+        bundle: the engine bundle that it belongs to, for an engine that takes arguments and caches from one.
     """
 
     weights: Path
@@ -41,6 +45,9 @@ class ModelFiles:
     shape: ModelShape
     names: tuple[str, ...]
     why: str
+    core: str = "llama_cpp"
+    checkpoint: Path | None = None
+    bundle: Path | None = None
 
 
 def find_model(settings: ModelSettings, profile: str | None = None) -> ModelFiles:
@@ -59,8 +66,31 @@ def find_model(settings: ModelSettings, profile: str | None = None) -> ModelFile
         why = "NIM_MODEL_PROFILE" if profile else "the demo model; NIM_MODEL_PATH is not set"
         return _inspect(_weights_in(demo_folder() / name), settings, why, (name,))
     path = settings.path.expanduser()
+    if _is_for_checkpoint_engine(path, settings):
+        return _checkpoint(path, settings)
     weights = _weights_in(path) if path.is_dir() else path
     return _inspect(weights, settings, "NIM_MODEL_PATH", ())
+
+
+def _is_for_checkpoint_engine(path: Path, settings: ModelSettings) -> bool:
+    if settings.engine == "llama_cpp" or not is_checkpoint(path):
+        return False
+    return settings.engine != "auto" or not any(path.glob("*.gguf"))
+
+
+def _checkpoint(folder: Path, settings: ModelSettings) -> ModelFiles:
+    found = inspect_checkpoint(folder, settings)
+    return ModelFiles(
+        weights=found.weights,
+        weight_bytes=found.weight_bytes,
+        projector=None,
+        tokenizer=found.tokenizer,
+        shape=found.shape,
+        names=settings.served_names or found.names or (folder.resolve().name,),
+        why=f"NIM_MODEL_PATH holds a checkpoint for {found.engine}",
+        core=found.engine,
+        checkpoint=folder,
+    )
 
 
 def demo_folder() -> Path:

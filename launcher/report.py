@@ -18,6 +18,7 @@ from launcher.banner import Banner
 from launcher.errors import LaunchError
 from launcher.memory import gib
 from launcher.plan.result import Plan
+from launcher.remote import RemotePlan
 
 _SHOWN_OTHERWISE: Final = ("starting", "ready", "stopping")
 WIDTH = 120
@@ -58,6 +59,17 @@ class Reporter:
         for note in plan.notes:
             self._console.print(f"  [yellow]note[/yellow]     {escape(note)}")
 
+    def remote(self, plan: RemotePlan) -> None:
+        """Show what will be started where the engines are somebody else's."""
+        if self._jsonl:
+            self._line("INFO", "plan", f"engines elsewhere serve {plan.names[0]}", plan=plan.record())
+            return
+        self._console.print("[bold]gemma4-nim[/bold] starts the API alone")
+        table = Table.grid(padding=(0, 2))
+        for name, text in plan.rows():
+            table.add_row(f"  [bold]{name}[/bold]", escape(text))
+        self._console.print(table)
+
     def phase(self, phase: str, facts: Mapping[str, Any]) -> None:
         """Show where the start stands, and how far that is (``launcher.supervision.phases.Teller``)."""
         text = _phase_text(phase, facts)
@@ -66,16 +78,15 @@ class Reporter:
         elif phase not in _SHOWN_OTHERWISE:
             self._console.print(self._redact(escape(text)))
 
-    def ready(self, url: str, model: str) -> None:
+    def ready(self, url: str, model: str, *, needs_key: bool = False) -> None:
         """Say that requests are served, and show one."""
         if self._jsonl:
             self._line("INFO", "ready", f"ready on {url}", url=url, model=model)
             return
         body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}]})
         self._console.print(f"[green]ready on {url}[/green]  try:")
-        self._console.print(
-            f"  curl -s {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n    -d '{escape(body)}'"
-        )
+        headers = "-H 'Content-Type: application/json'" + (' -H "Authorization: Bearer $KEY"' if needs_key else "")
+        self._console.print(f"  curl -s {url}/v1/chat/completions {headers} \\\n    -d '{escape(body)}'")
 
     def stopped(self) -> None:
         """Say that everything has ended as asked."""
@@ -136,6 +147,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "server": {"host": plan.host, "port": plan.port},
         "engine": {
             "core": plan.core,
+            "transport": {"kind": plan.transport.kind, "why": plan.transport.why},
             "gpus": [gpu.uuid for gpu in plan.gpus],
             "context_tokens": plan.context_tokens,
             "max_sequences": plan.max_sequences,
@@ -162,12 +174,13 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
         ("model", f"{', '.join(plan.names)}  ({plan.why})"),
         *_origin(plan),
         ("engine", f"{plan.core} on {_devices(plan)}"),
+        ("wire", str(plan.transport)),
         (
             "capacity",
             f"{plan.max_sequences} requests of up to {plan.context_tokens} tokens, {plan.max_queued} more may wait",
         ),
         ("memory", f"about {gib(memory.total)} of {available} available: {shares}"),
-        ("address", f"http://{plan.host}:{plan.port}"),
+        ("address", f"{plan.host}:{plan.port}"),
     ]
 
 
@@ -176,7 +189,10 @@ def _origin(plan: Plan) -> list[tuple[str, str]]:
     if plan.files is not None:
         rows += [
             ("weights", str(plan.files.weights)),
-            ("vision", _text(plan.files.projector) or "none"),
+            (
+                "vision",
+                _text(plan.files.projector) or ("none" if plan.files.checkpoint is None else "as the checkpoint"),
+            ),
             ("tokenizer", _text(plan.files.tokenizer) or "rebuilt from the weights' own vocabulary"),
         ]
     return rows

@@ -8,15 +8,21 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import BaseModel
+
+from config.api_keys import ApiKey
 from config.environment import child_environment
+from config.manifest_source import DRAFT_FOLDER
 from config.runtime import ApiRuntime, EngineRuntime
 from launcher.plan.planner import Plan
+from launcher.remote import RemotePlan
 from launcher.supervision.process import Command
+from launcher.triton import EMBEDDED, EngineProgram
 
 _FIRST_PART: Final = "-00001-of-"
 
@@ -27,55 +33,69 @@ class Workspace:
 
     Attributes:
         listen_fd: the listening socket that the API inherits; None makes it open the port itself.
+        api_keys: what is kept of the keys that open the server.
     """
 
     folder: Path
     listen_fd: int | None = None
+    api_keys: tuple[ApiKey, ...] = ()
 
     @classmethod
-    def create(cls, listen_fd: int | None = None) -> Workspace:
+    def create(cls, listen_fd: int | None = None, api_keys: tuple[ApiKey, ...] = ()) -> Workspace:
         """Make a new one. The name is short because a socket's path may have 107 bytes at most."""
-        return cls(Path(tempfile.mkdtemp(prefix="g4nim-")), listen_fd)
+        return cls(Path(tempfile.mkdtemp(prefix="g4nim-")), listen_fd, api_keys)
 
     @property
     def status_path(self) -> Path:
         """Return the file in which the launcher tells its phase."""
         return self.folder / "status.json"
 
-    def commands(self, plan: Plan, tokenizer: Path, variables: Mapping[str, str]) -> tuple[Command, Command]:
+    def commands(
+        self, plan: Plan, tokenizer: Path, variables: Mapping[str, str], program: EngineProgram = EMBEDDED
+    ) -> tuple[Command, Command]:
         """Write both records and return the commands that start the API and the engine.
 
         Args:
             plan: what to start.
             tokenizer: the model's ``tokenizer.json``.
             variables: all settings, ``config.environment.LoadedSettings.variables``.
+            program: what starts an engine process, from ``launcher.triton.engine_program``.
         """
-        endpoint = f"unix:{self.folder / 'engine.sock'}"
-        engine = EngineRuntime(
-            model_path=plan.model.weights,
-            mmproj_path=plan.model.projector,
-            tokenizer_path=tokenizer,
-            endpoint=endpoint,
-            context_tokens=plan.context_tokens,
-            max_sequences=plan.max_sequences,
-            max_queued=plan.max_queued,
-            threads=plan.threads,
-        )
+        endpoint = program.endpoint or f"unix:{self.folder / 'engine.sock'}"
+        engine = _engine_runtime(plan, tokenizer, endpoint)
         api = ApiRuntime(
             engine_endpoints=(endpoint,),
             tokenizer_path=tokenizer,
             served_names=plan.model.names,
             created=int(plan.model.weights.stat().st_mtime),
             listen_fd=self.listen_fd,
+            api_keys=self.api_keys,
             status_path=self.status_path,
+            profile_id=plan.profile.id if plan.profile else "",
+            model_urls=tuple(file.uri for file in plan.profile.files) if plan.profile else (),
         )
         environment = child_environment(variables)
-        inherited = () if self.listen_fd is None else (self.listen_fd,)
         loads = tuple(file for file in (*_parts(plan.model.weights), plan.model.projector) if file is not None)
         return (
-            Command("api", self._record("api", api.model_dump_json(indent=2)), environment, inherited),
-            Command("engine", self._record("engine", engine.model_dump_json(indent=2)), environment, loads=loads),
+            self._api(api, environment),
+            Command(
+                "engine", self._record("engine", engine, program.command), self._engine(plan, environment), loads=loads
+            ),
         )
+
+    def api_alone(self, plan: RemotePlan, variables: Mapping[str, str]) -> Command:
+        """Write the API's record and return the command that starts it over engines that are somebody else's."""
+        api = ApiRuntime(
+            engine_endpoints=plan.endpoints,
+            connection=plan.connection,
+            tokenizer_path=plan.tokenizer,
+            served_names=plan.names,
+            created=int(plan.tokenizer.stat().st_mtime),
+            listen_fd=self.listen_fd,
+            api_keys=self.api_keys,
+            status_path=self.status_path,
+        )
+        return self._api(api, child_environment(variables))
 
     def write_phase(self, phase: str, **facts: Any) -> None:
         """Tell the API what is going on until the model is ready."""
@@ -89,10 +109,56 @@ class Workspace:
         """Delete the folder and everything in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _record(self, package: str, record: str) -> tuple[str, ...]:
-        path = self.folder / f"{package}.json"
-        path.write_text(record, encoding="utf-8")
-        return (sys.executable, "-m", package, "--runtime", str(path))
+    def _engine(self, plan: Plan, environment: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the environment of the engine; that of a bundle has its caches, too."""
+        if plan.model.bundle is None:
+            return environment
+        # Imported here: few starts serve a bundle, and its format takes libraries that the others do without.
+        from launcher.bundle.planning import engine_variables  # noqa: PLC0415
+
+        return {**environment, **engine_variables(plan, self.folder / "caches")}
+
+    def _api(self, runtime: ApiRuntime, environment: Mapping[str, str]) -> Command:
+        inherited = () if self.listen_fd is None else (self.listen_fd,)
+        metrics = self.folder / "metrics"
+        metrics.mkdir(exist_ok=True)
+        # Where prometheus_client lets processes count together; what one has counted outlives it there.
+        counting = {**environment, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+        return Command("api", self._record("api", runtime, (sys.executable, "-m", "api")), counting, inherited)
+
+    def _record(self, name: str, record: BaseModel, program: Sequence[str]) -> tuple[str, ...]:
+        path = self.folder / f"{name}.json"
+        path.write_text(record.model_dump_json(indent=2), encoding="utf-8")
+        return (*program, "--runtime", str(path))
+
+
+def _engine_runtime(plan: Plan, tokenizer: Path, endpoint: str) -> EngineRuntime:
+    model = plan.model
+    record: dict[str, Any] = {
+        "core": plan.core,
+        "tokenizer_path": tokenizer,
+        "endpoint": endpoint,
+        "context_tokens": plan.context_tokens,
+        "max_sequences": plan.max_sequences,
+        "max_queued": plan.max_queued,
+        "threads": plan.threads,
+    }
+    if model.checkpoint is None:
+        record |= {"model_path": model.weights, "mmproj_path": model.projector}
+    else:
+        record |= {"checkpoint_path": model.checkpoint, "tensor_parallel": plan.tensor_parallel}
+        record |= {} if plan.profile is None else {"precision": plan.profile.precision}
+        fraction = plan.gpu_memory_fraction
+        if fraction is not None:
+            graphs = {"batch_tokens": plan.batch_tokens, "cuda_graphs": plan.cuda_graphs}
+            record |= {"gpu_memory_fraction": fraction} | graphs
+        if plan.profile is not None and plan.profile.mtp:
+            record["draft_path"] = model.checkpoint / DRAFT_FOLDER
+    if model.bundle is not None:
+        from launcher.bundle.planning import engine_fields  # noqa: PLC0415
+
+        record |= engine_fields(model.bundle)
+    return EngineRuntime.model_validate(record)
 
 
 def _parts(weights: Path) -> list[Path]:

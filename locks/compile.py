@@ -1,8 +1,9 @@
 """Writes the lock files from ``pyproject.toml``; ``make lock`` runs it in an environment that has uv.
 
-``runtime.txt`` and ``dev.txt`` name every file by its hash and no registry, so any mirror will do. ``train.txt`` names
-versions only: which build of torch is right depends on the machine. Each file starts with a fingerprint of what it was
-made from, and a test compares that with ``pyproject.toml``.
+``runtime.txt``, ``dev.txt`` and ``triton.txt`` name every file by its hash and no registry, so any mirror will do.
+``triton.txt`` holds only what Triton's environment has besides everything for serving. ``train.txt`` names versions
+only: which build of torch is right depends on the machine. Each file starts with a fingerprint of what it was made
+from, and a test compares that with ``pyproject.toml``.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ def main() -> None:
     hashed = ["--generate-hashes", *upgrade]
     compile_lock("runtime.txt", ["pyproject.toml", "--group", "build", *hashed], made_from)
     compile_lock("dev.txt", ["--group", "dev", "--constraint", "locks/runtime.txt", *hashed], made_from)
+    # Only the server inside the wheel is used; what the wheel itself asks for is not.
+    compile_lock("triton.txt", ["--group", "triton", "--no-deps", *hashed], made_from)
     same = ["--constraint", "locks/runtime.txt", *upgrade]
     compile_lock("train.txt", ["pyproject.toml", "--group", "train", "--no-annotate", *same], made_from)
 

@@ -18,6 +18,10 @@ from tests.fakes.processes import ServerProcess, free_port, wait_until
 # handlers abort a child that the launcher starts while a channel is open; it replaces itself at once and needs none.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
+# Hundreds of processes are started here that import the same modules, which should be compiled once, not by each.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # A job in the background of a shell ignores Ctrl-C, and so does all that it starts. The product is to be tested as from
 # a terminal.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -26,6 +30,32 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "demo" / "checkpoints" / "demo-moe"
 COMMAND = Path(sys.executable).with_name("gemma4-nim")
+
+
+TRANSPORTS = ("embedded", "triton")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the caller choose what carries the engine, and where Triton's server is."""
+    parser.addoption("--transport", choices=TRANSPORTS, default="embedded", help="what carries the engine")
+    parser.addoption("--triton-python", type=Path, help="interpreter whose environment holds Triton's server")
+
+
+@pytest.fixture(scope="session")
+def triton_python(pytestconfig: pytest.Config) -> Path:
+    """Return the interpreter that holds Triton's server, or skip the test where there is none."""
+    python: Path | None = pytestconfig.getoption("--triton-python")
+    if python is None:
+        pytest.skip("needs Triton's server: give --triton-python")
+    return python.absolute()
+
+
+@pytest.fixture(scope="session")
+def transport_variables(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> dict[str, str]:
+    """Return the settings with which the product is started on the chosen transport."""
+    if pytestconfig.getoption("--transport") == "embedded":
+        return {}
+    return {"NIM_ENGINE_TRANSPORT": "triton", "NIM_TRITON_PYTHON": str(request.getfixturevalue("triton_python"))}
 
 
 class Product(ServerProcess):
@@ -41,16 +71,17 @@ StartProduct = Callable[..., AbstractContextManager[Product]]
 
 
 @pytest.fixture(scope="session")
-def start_product(tmp_path_factory: pytest.TempPathFactory) -> StartProduct:
+def start_product(tmp_path_factory: pytest.TempPathFactory, transport_variables: dict[str, str]) -> StartProduct:
     """Return what starts a product of its own: keyword arguments are ``NIM_*`` variables."""
 
     @contextmanager
     def start(**variables: str) -> Iterator[Product]:
         folder = tmp_path_factory.mktemp("product")
-        settings = {"NIM_MODEL_PATH": str(DEMO), "NIM_CACHE_PATH": str(folder), "NIM_LOG_LEVEL": "INFO", **variables}
+        settings = {"NIM_MODEL_PATH": str(DEMO), "NIM_CACHE_PATH": str(folder), "NIM_LOG_LEVEL": "INFO"}
+        settings |= transport_variables | variables
         with Product([str(COMMAND), "serve"], free_port(), folder / "serve.log", settings) as product:
             # The launcher sees readiness a moment after the route tells it; only then it is ready for crashes.
-            wait_until(lambda: "ready on" in product.log(), deadline_s=10, what="the launcher's announcement")
+            wait_until(lambda: "ready on" in product.log(), what="the launcher's announcement")
             yield product
 
     return start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from engine.core import EngineLimits, EngineRequest, Receiver, Running
+from engine.core import EngineLimits, EngineReport, EngineRequest, Receiver, Running
 
 
 class Engine(Protocol):
@@ -28,4 +28,8 @@ class Engine(Protocol):
 
     async def ready(self) -> bool:
         """Tell whether the engine can generate now."""
+        ...
+
+    async def reports(self, timeout_s: float) -> list[EngineReport]:
+        """Return what each engine tells of itself within ``timeout_s`` seconds."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from api.chat.answers import ChoiceResult, TokenUsage
@@ -11,25 +12,30 @@ from api.chat.engine import Engine
 from api.chat.request import ChatRequest
 from api.chat.roles import check_roles
 from api.chat.sinks import StepCollector, StepSink
+from api.errors import QueueTimeoutError
 from api.gemma4.parse import Parser
 from api.gemma4.plan import GenerationPlan, make_plan
 from api.gemma4.prompt import Prompt
 from api.gemma4.render import render
 from api.gemma4.tokenizer import Gemma4Tokenizer
 from api.media.resolver import MediaResolver
+from api.telemetry.record import RequestRecord, current_record
 
 
 class Conversation:
     """One accepted request with its choices. Close it, whatever happened."""
 
-    def __init__(self, engine: Engine, prompt: Prompt, choices: list[Choice]) -> None:
+    def __init__(self, engine: Engine, prompt: Prompt, choices: list[Choice], max_queue_s: float | None = None) -> None:
         self.prompt_tokens = len(prompt.ids)
         self.prompt_ids = prompt.ids if choices[0].has_token_ids else None
         """The prompt's ids, where the caller asked for ids."""
         self._image_tokens = sum(image.soft_tokens for image in prompt.images)
         self._engine = engine
         self._choices = choices
+        self._max_queue_s = max_queue_s
         self._news = asyncio.Event()
+        self._record = current_record()
+        self._record.choices = len(choices)
 
     @property
     def completion_tokens(self) -> int:
@@ -41,10 +47,21 @@ class Conversation:
 
         Raises:
             engine.errors.EngineError: when the engine refuses the request.
+            api.errors.QueueTimeoutError: when it takes too long.
         """
-        for choice in self._choices:
-            await choice.start(self._engine, self._news.set)
-        await self._wait_until(lambda: all(choice.has_begun for choice in self._choices))
+        self._record.submitted = time.perf_counter()
+        deadline = asyncio.timeout(self._max_queue_s)
+        try:
+            async with deadline:
+                for choice in self._choices:
+                    await choice.start(self._engine, self._news.set)
+                await self._wait_until(lambda: all(choice.has_begun for choice in self._choices))
+        except TimeoutError as error:
+            if self._max_queue_s is None or not deadline.expired():
+                raise
+            raise QueueTimeoutError(self._max_queue_s) from error
+        self._record.first_token = time.perf_counter()
+        self._record.generated = self._generated
         return len(self._choices)
 
     async def run(self, sinks: Sequence[StepSink], drain: Callable[[], Awaitable[None]]) -> None:
@@ -105,6 +122,20 @@ class Conversation:
         """End what still runs and free its slots in the engine."""
         for choice in self._choices:
             choice.close()
+        self._note_end(self._record)
+
+    def _generated(self) -> int:
+        return self.completion_tokens
+
+    def _note_end(self, record: RequestRecord) -> None:
+        if record.ended is None:
+            record.generated = None
+            record.ended = time.perf_counter()
+            record.finish_reasons = tuple(choice.finish_reason for choice in self._choices if choice.has_ended)
+            usage = self.usage()
+            record.prompt_tokens, record.completion_tokens = usage.prompt_tokens, usage.completion_tokens
+            record.reasoning_tokens, record.image_tokens = usage.reasoning_tokens, usage.image_tokens
+            record.cached_tokens = usage.cached_tokens
 
     async def _wait_until(self, is_so: Callable[[], bool]) -> None:
         """Wait until the choices are as wished, unless one of them fails before: then raise what it failed with."""
@@ -123,8 +154,12 @@ async def _nothing_to_wait_for() -> None:
 class ChatService:
     """Turns requests into conversations with the engine."""
 
-    def __init__(self, engine: Engine, tokenizer: Gemma4Tokenizer, media: MediaResolver) -> None:
+    def __init__(
+        self, engine: Engine, tokenizer: Gemma4Tokenizer, media: MediaResolver, max_queue_s: float | None = None
+    ) -> None:
+        """Start a service; answers must begin within ``max_queue_s`` seconds."""
         self._engine = engine
+        self._max_queue_s = max_queue_s
         self._media = media
         self.tokenizer = tokenizer
 
@@ -136,13 +171,19 @@ class ChatService:
             api.chat.errors.ChatError: any other fault of the request.
             engine.errors.EngineUnavailableError: while the engine cannot be reached.
         """
+        record = current_record()
+        record.prepared_from = time.perf_counter()
+        record.model, record.max_tokens = request.model, request.limits.max_tokens
+        record.temperature = request.sampling.temperature
         check_roles(request)
         limits = await self._engine.limits()
         request = await self._media.resolve(request, vision=limits.vision)
+        record.pictures_done = time.perf_counter()
         prompt = render(request, self.tokenizer)
+        record.rendered = time.perf_counter()
         plan = make_plan(request, prompt, self.tokenizer, context_tokens=limits.context_tokens)
         choices = [self._choice(request, prompt, plan, f"{answer_id}-{index}", index) for index in range(request.n)]
-        return Conversation(self._engine, prompt, choices)
+        return Conversation(self._engine, prompt, choices, self._max_queue_s)
 
     async def render(self, request: ChatRequest) -> Prompt:
         """Check and render a request as ``prepare`` does, without an engine: pictures are taken whatever the model has.

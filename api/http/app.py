@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from fastapi import FastAPI
 
 from api.chat.service import ChatService
 from api.gemma4.tokenizer import Gemma4Tokenizer
-from api.http import capabilities, chat, diagnostics, docs_page, health, models
+from api.http import capabilities, chat, diagnostics, docs_page, health, metadata, metrics, models
+from api.http.access_options import add_access
 from api.http.errors import install_error_handlers
+from api.http.metadata_facts import release
+from api.http.metrics import RequestMetrics, counting_progress
 from api.http.middleware import RequestScope
 from api.http.options import ApiOptions
 from api.http.server_state import ServerState
+from api.http.tracing import tracing
 from api.media.decoder_pool import DecoderPool
 from api.media.fetch import UrlFetcher
 from api.media.resolver import Decoder, MediaLimits, MediaResolver
 from config.runtime import ApiRuntime
 from engine.triton.client import EngineClient
+from engine.triton.connection import ConnectionOptions
 
 _WARM_AFTER_S: Final = 1.0
 """When the first decoder is started: after the rush for the cores in which the engine loads its model."""
@@ -37,13 +41,13 @@ def create_app(runtime: ApiRuntime, options: ApiOptions) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = EngineClient(runtime.engine_endpoints)
+        engine = EngineClient(runtime.engine_endpoints, ConnectionOptions.of(runtime.connection))
         decoders = DecoderPool(options.decoders)
         if options.max_images:
             decoders.warm(_WARM_AFTER_S)
         media = _media_resolver(options, decoders)
         app.state.server = ServerState(
-            service=ChatService(engine, tokenizer, media),
+            service=ChatService(engine, tokenizer, media, options.access.max_queue_s),
             engine=engine,
             options=options,
             served_names=runtime.served_names,
@@ -51,26 +55,33 @@ def create_app(runtime: ApiRuntime, options: ApiOptions) -> FastAPI:
             status_path=runtime.status_path,
         )
         try:
-            yield
+            with tracing(app, options.traces), counting_progress():
+                yield
         finally:
             await decoders.close()
             await engine.close()
 
     app = FastAPI(
         title="gemma4-nim",
-        version=_version(),
+        version=release(),
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         description="OpenAI-style API for Gemma 4.",
     )
-    for module in (chat, models, capabilities, health, docs_page):
+    _add_routes(app, options)
+    install_error_handlers(app)
+    add_access(app, options.access)
+    app.add_middleware(RequestMetrics)
+    app.add_middleware(RequestScope)
+    return app
+
+
+def _add_routes(app: FastAPI, options: ApiOptions) -> None:
+    for module in (chat, models, capabilities, health, metadata, metrics, docs_page):
         app.include_router(module.router)
     if options.diagnostics:
         app.include_router(diagnostics.router)
-    install_error_handlers(app)
-    app.add_middleware(RequestScope)
-    return app
 
 
 def _media_resolver(options: ApiOptions, decoder: Decoder) -> MediaResolver:
@@ -83,10 +94,3 @@ def _media_resolver(options: ApiOptions, decoder: Decoder) -> MediaResolver:
     )
     fetcher = UrlFetcher(options.fetch_policy, options.fetch_limits) if options.fetch_policy else None
     return MediaResolver(limits, decoder, fetcher)
-
-
-def _version() -> str:
-    try:
-        return version("gemma4-nim")
-    except PackageNotFoundError:
-        return "0"

@@ -9,6 +9,8 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 
 from api.errors import BodyTooLargeError, MalformedJsonError, SlowBodyError
+from api.http.limits import MAX_DEPTH, check_crowd, check_depth
+from api.http.refusals import DeepJsonError
 from api.http.turns import Turns
 from api.media import large_body
 from api.media.large_body import LargeBody
@@ -22,13 +24,17 @@ class ClientGoneError(Exception):
     """The client closed the connection; nobody waits for an answer."""
 
 
-async def read_json_object(request: Request, *, max_bytes: int, timeout_s: float) -> dict[str, Any]:
+async def read_json_object(
+    request: Request, *, max_bytes: int, timeout_s: float, max_depth: int = MAX_DEPTH
+) -> dict[str, Any]:
     """Return the decoded body.
 
     Raises:
         BodyTooLargeError: as soon as the limit is passed.
         SlowBodyError: when it does not arrive in time.
         MalformedJsonError: when the body is not a JSON object.
+        CrowdedJsonError: when it has far too many values.
+        DeepJsonError: when it has more than ``max_depth`` levels.
         ClientGoneError: when the client leaves while sending.
     """
     try:
@@ -41,9 +47,12 @@ async def read_json_object(request: Request, *, max_bytes: int, timeout_s: float
     try:
         value = _parse(body)
     except orjson.JSONDecodeError as error:
+        if "depth limit" in str(error):
+            raise DeepJsonError(max_depth) from error
         raise MalformedJsonError(_reason(error, body)) from error
     if not isinstance(value, dict):
         raise MalformedJsonError("The request body must be a JSON object.")
+    check_depth(value, max_depth)
     return value
 
 
@@ -51,16 +60,21 @@ def _parse(body: bytes | LargeBody) -> Any:
     """Parse a body; what ``api.media.lifting`` can lift out of it is left where it is."""
     lifted = lift(body) if len(body) >= LEAST_BYTES else LiftedBody(whole(body))
     if not lifted.found:
-        return orjson.loads(whole(body))
+        return _loads(whole(body))
     try:
-        value = orjson.loads(lifted.rest)
+        value = _loads(lifted.rest)
     except orjson.JSONDecodeError:
         # Parsed whole, the fault is told at its own place.
-        return orjson.loads(whole(body))
+        return _loads(whole(body))
     if not lifted.is_all_pictures(value):
-        return orjson.loads(whole(body))
+        return _loads(whole(body))
     remember(lifted)
     return value
+
+
+def _loads(data: bytes | memoryview) -> Any:
+    check_crowd(data)
+    return orjson.loads(data)
 
 
 async def _read(request: Request, max_bytes: int) -> bytes | LargeBody:

@@ -57,9 +57,14 @@ async def create_chat_completion(request: Request) -> Response:
     """Answer a conversation, whole or as server-sent events."""
     state = state_of(request)
     state.check_accepting()
-    body = await read_json_object(
-        request, max_bytes=state.options.max_body_bytes, timeout_s=state.options.body_timeout_s
-    )
+    with state.running():
+        # A request that was begun before a stop is answered as those that were running.
+        body = await read_json_object(
+            request,
+            max_bytes=state.options.max_body_bytes,
+            timeout_s=state.options.body_timeout_s,
+            max_depth=state.options.access.max_json_depth,
+        )
     call = parse_chat_request(body, served_names=state.served_names, lenient=state.options.lenient_requests)
     if call.request.model not in state.served_names:
         raise ModelNotFoundError(call.request.model)

@@ -66,7 +66,12 @@ async def parse_chat_completion(request: Request) -> Response:
 
 async def _read(request: Request, state: ServerState) -> dict[str, Any]:
     options = state.options
-    return await read_json_object(request, max_bytes=options.max_body_bytes, timeout_s=options.body_timeout_s)
+    return await read_json_object(
+        request,
+        max_bytes=options.max_body_bytes,
+        timeout_s=options.body_timeout_s,
+        max_depth=options.access.max_json_depth,
+    )
 
 
 def _parse(body: dict[str, Any], tokenizer: Gemma4Tokenizer) -> bytes:

@@ -22,6 +22,7 @@ from api.errors import (
     RouteNotFoundError,
     to_api_error,
 )
+from api.telemetry.record import current_record
 from engine.errors import EngineError
 
 _log = logging.getLogger("api.errors")
@@ -45,7 +46,10 @@ def describe(error: Exception, request_id: str) -> ApiError:
     known = to_api_error(error)
     if known is None:
         _log.error("request %s failed", request_id, exc_info=error)
-        return InternalError(request_id)
+        known = InternalError(request_id)
+        current_record().error_code = str(known.code)
+        return known
+    current_record().error_code = str(known.code)
     if known.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.warning("request %s: %s: %s", request_id, type(error).__name__, error)
     return known
@@ -81,6 +85,7 @@ async def _handle_validation(_request: Request, error: Exception) -> Response:
 
 
 def _response(error: ApiError, headers: Mapping[str, str]) -> Response:
+    current_record().error_code = str(error.code)
     return Response(
         orjson.dumps(error.body()), status_code=error.status, headers=dict(headers), media_type="application/json"
     )

@@ -15,6 +15,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api.http.server_state import ServerState, state_of
+from config.public_status import public_facts
 from engine.errors import EngineError
 
 router = APIRouter(tags=["health"])
@@ -22,7 +23,7 @@ router = APIRouter(tags=["health"])
 _log = logging.getLogger("api.health")
 _ENGINE_DEADLINE_S: Final = 2.0
 _MAX_STATUS_BYTES: Final = 65_536
-_RETRY_AFTER: Final = {"retry-after": "2"}
+_RETRY_AFTER: Final = {"retry-after": "2", "retry-after-ms": "2000"}
 
 
 @router.get("/v1/health/live")
@@ -42,7 +43,7 @@ async def ready(request: Request) -> Response:
         return Response(orjson.dumps(body), media_type="application/json")
     loop = asyncio.get_running_loop()
     status = await loop.run_in_executor(None, read_status, state.status_path)
-    return _not_ready(status)
+    return _not_ready(public_facts(status) if state.options.access.policy.asks_for_anything else status)
 
 
 def read_status(path: Path | None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Around every request: its id, the access log line, and the answer of last resort. Raw ASGI, nothing per token.
 
-The log names method, path, status, time and id; never a prompt, a header or an address.
+The log names method, path, status, time, id and the name of the API key; never a prompt, a header or an address.
 """
 
 from __future__ import annotations
@@ -9,17 +9,19 @@ import logging
 import re
 import time
 import uuid
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.http.auth import KEY_NAME
 from api.http.body import ClientGoneError
 from api.http.errors import describe
 
 _log = logging.getLogger("api.access")
 _CALLER_ID: Final = re.compile(rb"[A-Za-z0-9_.:\-]{1,128}")
-_QUIET_PATHS: Final = ("/v1/health/",)
+_QUIET_PATHS: Final = ("/v1/health/", "/metrics", "/v1/metrics")
+_QUIET_STATUSES: Final = (200, 503)
 CLIENT_GONE: Final = 499
 """The status that proxies log when a client leaves before the answer."""
 
@@ -77,15 +79,19 @@ async def _send_error(send: Send, status: int, body: bytes, header: tuple[bytes,
 
 def _log_access(scope: Scope, status: int, seconds: float, request_id: str) -> None:
     path = scope["path"]
-    level = logging.DEBUG if path.startswith(_QUIET_PATHS) else logging.INFO
+    is_quiet = path.startswith(_QUIET_PATHS) and status in _QUIET_STATUSES
+    level = logging.DEBUG if is_quiet else logging.INFO
     if _log.isEnabledFor(level):
         path = path[:200].encode("unicode_escape").decode()
-        _log.log(
-            level, "%s %s %d %.1fms id=%s%s", scope["method"], path, status, seconds * 1000, request_id, _detail(scope)
-        )
+        detail, took_ms = _detail(scope), round(seconds * 1000, 1)
+        facts = {"method": scope["method"], "path": path, "status": status, "duration_ms": took_ms}
+        shown = "".join(f" {name}={value}" for name, value in detail.items())
+        extra = {"facts": {**facts, "request_id": request_id, **detail}}
+        _log.log(level, "%s %s %d %.1fms id=%s%s", *facts.values(), request_id, shown, extra=extra)
 
 
-def _detail(scope: Scope) -> str:
-    """Return what the route noted about the request, such as token counts."""
-    notes = scope["state"].get("access_notes")
-    return "".join(f" {name}={value}" for name, value in notes.items()) if notes else ""
+def _detail(scope: Scope) -> dict[str, Any]:
+    """Return the name of the request's key, and what the route noted about it, such as token counts."""
+    state = scope["state"]
+    named = {"key": state[KEY_NAME]} if KEY_NAME in state else {}
+    return {**named, **(state.get("access_notes") or {})}

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from api.http.access_options import AccessOptions
+from api.http.metadata_facts import ModelFacts
 from api.media.decoder import DecoderLimits
 from api.media.fetch import FetchLimits
 from api.media.fetch_policy import FetchPolicy
+from api.telemetry.trace_options import TraceOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +33,6 @@ class ApiOptions:
     max_body_bytes: int = 64 * 1024 * 1024
     body_timeout_s: float = 120.0
     shutdown_grace_s: float = 30.0
+    access: AccessOptions = field(default_factory=AccessOptions)
+    model: ModelFacts = field(default_factory=ModelFacts)
+    traces: TraceOptions | None = None

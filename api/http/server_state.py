@@ -55,7 +55,7 @@ class ServerState:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count one answer as running while the block lasts."""
+        """Count one request, or its answer, as running while the block lasts."""
         self._running += 1
         self._idle.clear()
         try:
@@ -70,7 +70,9 @@ class ServerState:
         self._draining = True
         try:
             async with asyncio.timeout(grace_s):
-                await self._idle.wait()
+                # Between its body and its answer a request counts as nothing for a moment.
+                while self._running:
+                    await self._idle.wait()
         except TimeoutError:
             pass
         return self._running

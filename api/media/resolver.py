@@ -6,9 +6,11 @@ Says which message and part is at fault; what is wrong is for ``api.media.source
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from api.chat.request import ChatRequest, ContentPart, ImagePart, Message, ResolvedImage
@@ -21,6 +23,7 @@ from api.media.fetch import UrlFetcher
 from api.media.local_file import read_local_file
 from api.media.size import BUDGETS, Budget
 from api.media.source import FileSource, InlineSource, Source, UrlSource, read_source
+from api.telemetry.record import Picture, current_record
 from engine.core import Image
 
 LOSSLESS: Final = 0
@@ -29,6 +32,9 @@ LOSSLESS: Final = 0
 _INSTEAD: Final = "send the image as a data: URL instead"
 
 FILE_TIMEOUT_S: Final = 10.0
+
+_KINDS: Final = MappingProxyType({InlineSource: "inline", UrlSource: "url", FileSource: "file"})
+"""How metrics call the kinds of sources."""
 
 MAX_PARALLEL_PER_REQUEST: Final = 4
 """Pictures of one request that are read and decoded at the same time."""
@@ -146,9 +152,14 @@ class MediaResolver:
 
     async def _make(self, job: _Job, places: asyncio.Semaphore, salt: str) -> Image | MediaError:
         """Read and decode one picture. A fault is returned, so that the first part in order is the one reported."""
+        picture = Picture(_KINDS[type(job.source)], time.perf_counter())
+        current_record().pictures.append(picture)
         try:
             async with places:
-                return await self._decode(await self._read(job.source), job.budget, salt)
+                picture.started = time.perf_counter()
+                encoded = await self._read(job.source)
+                picture.fetch_s = time.perf_counter() - picture.started
+                return await self._decode(encoded, job.budget, salt, picture)
         except (SourceError, DecodeError) as error:
             return _media_error(job.param, error.message)
 
@@ -169,13 +180,16 @@ class MediaResolver:
         except TimeoutError as error:
             raise SourceError(f"its file could not be read within {FILE_TIMEOUT_S:g} seconds") from error
 
-    async def _decode(self, picture: EncodedPicture, budget: Budget, salt: str) -> Image:
-        if not self._cache.is_enabled:
-            return await self._decoder.decode(picture, budget)
-        key = await image_key(picture, budget, salt)
-        image = self._cache.get(key)
-        if image is None:
-            image = await self._decoder.decode(picture, budget)
+    async def _decode(self, encoded: EncodedPicture, budget: Budget, salt: str, picture: Picture) -> Image:
+        key = await image_key(encoded, budget, salt) if self._cache.is_enabled else None
+        image = None if key is None else self._cache.get(key)
+        if image is not None:
+            picture.outcome = "cached"
+            return image
+        begun = time.perf_counter()
+        image = await self._decoder.decode(encoded, budget)
+        picture.decode_s, picture.outcome = time.perf_counter() - begun, "used"
+        if key is not None:
             self._cache.put(key, image)
         return image
 

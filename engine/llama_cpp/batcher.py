@@ -21,6 +21,7 @@ from engine.llama_cpp.prefill_budget import PrefillBudget
 from engine.llama_cpp.sampling import RawLogprobs, draw, raw_logprobs
 from engine.llama_cpp.sequence import Outcome
 from engine.llama_cpp.slot_pool import SlotPool, resident_of
+from engine.spent import Spent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +60,8 @@ class Batcher:
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.completion_tokens = 0
+        self.queued = Spent()
+        """Waiting for a slot, of the sequences that have got one."""
         self._outcomes: list[tuple[Sequence, Outcome]] = []
         self._thread = threading.Thread(target=self._run, name="engine-step", daemon=True)
         self._thread.start()
@@ -68,17 +71,13 @@ class Batcher:
         """Number of sequences that hold a slot."""
         return len(self._running)
 
-    @property
-    def waiting(self) -> int:
-        """Number of sequences that wait for a slot."""
-        return len(self._waiting)
-
     def submit(self, sequence: Sequence) -> None:
         """Queue a sequence; higher priority first, then in order of arrival.
 
         Raises:
             EngineUnavailableError: the step thread has ended.
         """
+        sequence.queued_at = time.perf_counter()
         with self._condition:
             if not self.is_healthy or self._is_closing:
                 message = "the engine has stopped"
@@ -160,6 +159,7 @@ class Batcher:
             residents.append(resident_of(sequence))
             with self._condition:
                 self._waiting.remove(sequence)
+            self.queued.add(time.perf_counter() - sequence.queued_at)
             self.prompt_tokens += sequence.prompt_length
             self.cached_tokens += sequence.cached
             self._running.append(sequence)

@@ -12,17 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from engine.admission import check_request
 from engine.core import EngineDelta, EngineLimits, EngineRequest, EngineStats, FinishReason, Image, Usage
-from engine.errors import EngineUnavailableError, InvalidGrammarError, QueueFullError
-from engine.llama_cpp.admission import check_request
+from engine.errors import EngineLoadError, EngineUnavailableError, InvalidGrammarError, QueueFullError
+from engine.grammar import GrammarCompiler, GrammarState
+from engine.images import ImageRun, image_key
 from engine.llama_cpp.batcher import Batcher
 from engine.llama_cpp.context import Context, ContextOptions
-from engine.llama_cpp.grammar import GrammarCompiler, GrammarState
 from engine.llama_cpp.model import Model
-from engine.llama_cpp.prefix_cache import ImageRun, Prompt, prompt_keys
+from engine.llama_cpp.prefix_cache import Prompt, prompt_keys
 from engine.llama_cpp.sampling import SequenceSampler
 from engine.llama_cpp.sequence import Mailbox, Outcome, Sequence
-from engine.llama_cpp.vision import VisionTower, image_key
+from engine.llama_cpp.vision import VisionTower
+from engine.spent import Spent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -61,6 +63,9 @@ class LlamaCppCore:
             EngineLoadError: a file is missing, damaged or of another model, or memory is short.
         """
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        if runtime.model_path is None:
+            message = "llama_cpp loads a GGUF file; none is named"
+            raise EngineLoadError(message)
         self._model = Model(runtime.model_path, runtime.gpu_layers)
         self._grammars = GrammarCompiler(runtime.tokenizer_path, self._model.vocab_size)
         self._vision: VisionTower | None = None
@@ -88,6 +93,8 @@ class LlamaCppCore:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._live: set[_Live] = set()
         self._requests_total = 0
+        self._compiling = Spent()
+        self._encoding = Spent()
 
     @staticmethod
     def _context_options(runtime: EngineRuntime) -> ContextOptions:
@@ -158,7 +165,8 @@ class LlamaCppCore:
             self._grammar_threads, self._grammars.compile, request.grammar or "", request.stop_ids, begun
         )
         try:
-            return await asyncio.wait_for(job, GRAMMAR_TIMEOUT_S)
+            with self._compiling.one():
+                return await asyncio.wait_for(job, GRAMMAR_TIMEOUT_S)
         except TimeoutError as error:
             message = f"the grammar takes longer than {GRAMMAR_TIMEOUT_S:g} s to compile"
             raise InvalidGrammarError(message) from error
@@ -201,6 +209,7 @@ class LlamaCppCore:
     def stats(self) -> EngineStats:
         """Return counters and gauges."""
         batcher = self._batcher
+        placed = [live.sequence for live in self._live]
         return EngineStats(
             running=batcher.running,
             queued=max(0, len(self._live) - batcher.running),
@@ -208,6 +217,14 @@ class LlamaCppCore:
             prompt_tokens_total=batcher.prompt_tokens,
             cached_tokens_total=batcher.cached_tokens,
             completion_tokens_total=batcher.completion_tokens,
+            kv_tokens=self._limits.context_tokens * self._limits.max_sequences,
+            kv_tokens_used=sum(sequence.position for sequence in placed if sequence is not None and sequence.slot),
+            started_total=batcher.queued.count,
+            queue_us_total=batcher.queued.microseconds,
+            grammars_total=self._compiling.count,
+            grammar_us_total=self._compiling.microseconds,
+            images_total=self._encoding.count,
+            image_us_total=self._encoding.microseconds,
         )
 
     async def close(self) -> None:
@@ -228,4 +245,5 @@ class LlamaCppCore:
         if self._vision is None:
             message = "this engine has no vision tower"
             raise EngineUnavailableError(message)
-        return self._vision.encode(image)
+        with self._encoding.one():
+            return self._vision.encode(image)

@@ -16,20 +16,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from engine.images import ImageRun
+
 WORTHWHILE_TOKENS = 32
 """A shorter common prefix does not justify overwriting another conversation's memory while an empty slot is left."""
 COPY_TOKENS = 128
 """What copying another slot's whole memory, or waiting for it, must save at least."""
 
 EMPTY_KEYS: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRun:
-    """Places ``start`` to ``start + count`` of a prompt, filled by its n-th image."""
-
-    start: int
-    count: int
 
 
 @dataclass(frozen=True, slots=True)

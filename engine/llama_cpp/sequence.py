@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from engine.errors import EngineError
-    from engine.llama_cpp.grammar import GrammarState
-    from engine.llama_cpp.prefix_cache import ImageRun, Prompt, Slot
+    from engine.grammar import GrammarState
+    from engine.images import ImageRun
+    from engine.llama_cpp.prefix_cache import Prompt, Slot
     from engine.llama_cpp.sampling import SequenceSampler
 
 
@@ -108,6 +109,8 @@ class Sequence:
     cached: int = 0
     """Of these, places found in the prefix cache."""
     drawn: list[int] = field(default_factory=list)
+    queued_at: float = 0.0
+    """Moment of ``time.perf_counter`` at which it began to wait for a slot."""
     is_aborted: bool = False
     """Set by the event loop, honoured by the step thread between two steps."""
 

@@ -7,7 +7,6 @@ picture of the promised size gives the promised number of embeddings. Calls must
 from __future__ import annotations
 
 import ctypes
-import hashlib
 from collections import OrderedDict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.errors import EngineLoadError, InvalidImageError
+from engine.images import CELL_PIXELS, MAX_SOFT_TOKENS, image_key
 from engine.llama_cpp.library import LOG, load_library
 from engine.llama_cpp.model import check_gguf
 from engine.llama_cpp.structs import VisionText
@@ -28,37 +28,9 @@ if TYPE_CHECKING:
     from engine.core import Image
     from engine.llama_cpp.model import Model
 
-CELL_PIXELS = 48
-"""Side of the square that becomes one soft token: patches of 16 pixels, pooled 3 by 3."""
-MAX_SOFT_TOKENS = 1120
-"""Gemma 4's largest image budget."""
 CACHE_BYTES = 256 * 2**20
 IMAGE_CHUNK = 1
 """``MTMD_INPUT_CHUNK_TYPE_IMAGE``."""
-
-
-def image_key(image: Image) -> bytes:
-    """Return a digest of a picture's size and pixels."""
-    digest = hashlib.blake2b(f"{image.width}x{image.height}:".encode(), digest_size=16)
-    digest.update(image.rgb)
-    return digest.digest()
-
-
-def check_image(image: Image, index: int) -> None:
-    """Refuse a picture that the tower cannot take as it is.
-
-    Raises:
-        InvalidImageError: sides are no multiples of 48, the pixels do not fill them, or it needs too many soft tokens.
-    """
-    if image.width <= 0 or image.height <= 0 or image.width % CELL_PIXELS or image.height % CELL_PIXELS:
-        message = f"images[{index}]: {image.width}x{image.height} is no multiple of {CELL_PIXELS} pixels on both sides"
-        raise InvalidImageError(message)
-    if len(image.rgb) != image.width * image.height * 3:
-        message = f"images[{index}]: {len(image.rgb)} bytes do not fill {image.width}x{image.height} RGB pixels"
-        raise InvalidImageError(message)
-    if image.soft_tokens > MAX_SOFT_TOKENS:
-        message = f"images[{index}]: {image.soft_tokens} soft tokens are more than {MAX_SOFT_TOKENS}"
-        raise InvalidImageError(message)
 
 
 class VisionTower:

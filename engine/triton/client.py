@@ -6,10 +6,11 @@ Which of several engines gets a sequence is ``engine.triton.balancer``'s; how it
 from __future__ import annotations
 
 import asyncio
+from dataclasses import MISSING
 from typing import TYPE_CHECKING
 
-from engine.core import EngineStats
-from engine.errors import EngineUnavailableError
+from engine.core import EngineReport, EngineStats
+from engine.errors import EngineError, EngineUnavailableError
 from engine.triton.balancer import start_somewhere
 from engine.triton.connection import ConnectionOptions
 from engine.triton.endpoint import Endpoint
@@ -101,16 +102,25 @@ class EngineClient:
 
     async def stats(self) -> EngineStats:
         """Return the sums over all engines that answer."""
-        totals = dict.fromkeys(EngineStats.__dataclass_fields__, 0)
-        for endpoint in self._endpoints:
-            try:
-                counts = await endpoint.statistics()
-            except EngineUnavailableError:
-                continue
-            for key in totals.keys() & counts.keys():
-                totals[key] += counts[key]
+        totals = {name: 0 for name, field in EngineStats.__dataclass_fields__.items() if field.default is MISSING}
+        for report in await self.reports():
+            for key in EngineStats.__dataclass_fields__.keys() & report.counts.keys():
+                totals[key] = totals.get(key, 0) + report.counts[key]
         return EngineStats(**totals)
+
+    async def reports(self, timeout_s: float = 5.0) -> list[EngineReport]:
+        """Return what each engine tells of itself within ``timeout_s`` seconds, in the order of their addresses."""
+        return await asyncio.gather(*(_report(endpoint, timeout_s) for endpoint in self._endpoints))
 
     async def close(self) -> None:
         """Cancel everything and close the channels."""
         await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints))
+
+
+async def _report(endpoint: Endpoint, timeout_s: float) -> EngineReport:
+    try:
+        async with asyncio.timeout(timeout_s):
+            limits = await endpoint.limits()
+            return EngineReport(endpoint.address, limits, await endpoint.statistics())
+    except (EngineError, TimeoutError):
+        return EngineReport(endpoint.address)

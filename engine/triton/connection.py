@@ -12,14 +12,17 @@ from engine.triton.protocol import MAX_MESSAGE_BYTES
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from config.runtime import EngineConnection
+
 MILLISECONDS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files. Without ``authorities`` the system's are trusted; certificate and key make the client known."""
+    """PEM files. Certificate and key make the client known."""
 
     authorities: Path | None = None
+    """None trusts the public ones, by gRPC's own list."""
     certificate: Path | None = None
     key: Path | None = None
     server_name: str | None = None
@@ -42,6 +45,21 @@ class ConnectionOptions:
     keepalive_timeout_s: float = 5.0
     tls: TlsFiles | None = None
     """None sends everything as it is. A unix socket never needs more."""
+
+    @classmethod
+    def of(cls, wanted: EngineConnection) -> ConnectionOptions:
+        """Return what the launcher has decided.
+
+        Raises:
+            ValueError: only one of certificate and key is given.
+        """
+        tls = None if wanted.tls is None else TlsFiles(**dict(wanted.tls))
+        return cls(
+            connect_timeout_s=wanted.connect_timeout_s,
+            keepalive_s=wanted.keepalive_s,
+            keepalive_timeout_s=wanted.keepalive_timeout_s,
+            tls=tls,
+        )
 
     def __post_init__(self) -> None:
         """Refuse what could not work.

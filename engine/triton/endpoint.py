@@ -14,7 +14,7 @@ from engine.errors import EngineError, EngineUnavailableError
 from engine.step_messages import EXTENSION, stream_path
 from engine.triton.connection import open_channel
 from engine.triton.failures import translated
-from engine.triton.plain_run import PlainRun
+from engine.triton.plain_run import PlainRun, read_end
 from engine.triton.protocol import MODEL_NAME, GRPCInferenceServiceStub, service_pb2
 from engine.triton.state import STATE_QUERY, decode_state, encode_state_query
 from engine.triton.step_stream import StepStream
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from engine.triton.state import EngineState
 
 UNREACHABLE = "the engine cannot be reached"
+CLOSE_TIMEOUT_S = 1.0
+"""So long sequences that have had their last response may take to end when the client closes."""
 REST_S = 1.0
 """So long new sequences rather go elsewhere after a server has failed one."""
 
@@ -39,6 +41,7 @@ class Endpoint:
         Raises:
             OSError: a TLS file cannot be read.
         """
+        self.address = address
         self._options = options
         self.outstanding = 0
         """Sequences that were started here and not closed."""
@@ -50,6 +53,7 @@ class Endpoint:
         self._rests_until = 0.0
         self._stream_path = stream_path(address)
         self._stream: StepStream | None = None
+        self._plain_runs: set[PlainRun] = set()
         self._opening = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
 
@@ -73,7 +77,10 @@ class Endpoint:
             stream = await self._step_stream(is_patient=is_patient)
             if stream is not None:
                 return EndpointRun(self, stream, stream.start(request, receiver))
-            return EndpointRun(self, PlainRun(self._stub, request, receiver), 0)
+            run = PlainRun(self._stub, request, receiver)
+            self._plain_runs.add(run)
+            run.task.add_done_callback(lambda _: self._plain_runs.discard(run))
+            return EndpointRun(self, run, 0)
         except BaseException:
             self.outstanding -= 1
             raise
@@ -174,6 +181,7 @@ class Endpoint:
                 await call.write(encode_state_query())
                 await call.done_writing()
                 message = await call.read()
+                await read_end(call)
             finally:
                 call.cancel()
         if message is grpc.aio.EOF:
@@ -184,6 +192,10 @@ class Endpoint:
         """Cancel everything and close the channel."""
         if self._stream is not None:
             self._stream.close()
+        for run in tuple(self._plain_runs):
+            run.cancel(0)
+        if self._plain_runs:
+            await asyncio.wait([run.task for run in self._plain_runs], timeout=CLOSE_TIMEOUT_S)
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)

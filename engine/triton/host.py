@@ -102,8 +102,11 @@ class CoreHost:
 
     async def _keep_observing(self) -> None:
         while True:
-            state = await self._state()
-            await asyncio.to_thread(self._observe, state, self._sender)
+            try:
+                await asyncio.to_thread(self._observe, await self._state(), self._sender)
+            except Exception:
+                # The observer's faults are not the engine's, and the next state may be told. Its errors are Triton's.
+                logger.exception("the engine's state could not be told")
             await asyncio.sleep(STATE_INTERVAL_S)
 
     async def _close(self) -> None:

@@ -21,7 +21,7 @@ from config.environment import load_settings
 from config.errors import ConfigError
 from config.logs import configure_logging
 from config.runtime import EngineRuntime
-from engine.__main__ import load_core
+from engine.cores import load_core
 from engine.errors import EngineError, EngineUnavailableError, InvalidRequestError, QueueFullError
 from engine.triton.backend_tensors import BackendReader, BackendWriter
 from engine.triton.host import CoreHost

@@ -7,11 +7,8 @@ import contextlib
 import ctypes
 import hashlib
 import logging
-import re
 import signal
-import sys
 import tempfile
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +17,8 @@ from config.environment import child_environment
 from engine.errors import EngineError, EngineLoadError
 from engine.triton.client import EngineClient
 from engine.triton.installation import find_installation
-from engine.triton.protocol import MODEL_NAME
 from engine.triton.repository import write_repository
+from engine.triton.server_output import MAX_LINE_BYTES, ServerOutput
 
 if TYPE_CHECKING:
     from config.runtime import EngineRuntime
@@ -30,29 +27,15 @@ logger = logging.getLogger("engine.triton")
 
 READY_INTERVAL_S = 0.1
 WATCH_INTERVAL_S = 0.5
-STOP_GRACE_S = 3.0
-EXIT_TIMEOUT_S = 1
-"""How long the server waits for running requests. Whoever stops an engine has stopped its readers first."""
+STOP_GRACE_S = 4.5
+"""The launcher kills an engine that has not ended after 5 s."""
+EXIT_TIMEOUT_S = 3
+"""How long the server may take to end running requests and to unload the model, which takes 2 s with none running."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the backend's segments are, by the kernel's definition
 UNIX_PORT = 1
 """Triton puts a port behind every address; it becomes a part of a socket's name."""
-MAX_LINE_BYTES = 1 << 20
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
-_TRITON_LINE = re.compile(r"([IWEF])\d{4} [\d:.]+ \d+ \S+\] ?(.*)")
-_LEVELS = {"I": logging.DEBUG, "W": logging.DEBUG, "E": logging.WARNING, "F": logging.ERROR}
-"""Triton warns of absent GPUs and tells much that only its developers need."""
-_LOAD_FAILURE = re.compile(
-    rf"failed to load '{MODEL_NAME}' version 1: \w+: (?:\w+Exception: )?(.*?)(?:\\n\\nAt:.*)?\"?$"
-)
-"""The message, without the place in the code that the backend adds."""
-NOISE = (
-    "CudaDriverHelper has not been initialized.",
-    "Error: Failed to initialize NVML",
-    "Signal (15) received.",
-    "failed to stop server: Internal - Exit timeout expired. Exiting immediately.",
-)
-"""What a server that was built for GPUs says where there are none, and one that is stopped with requests running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +81,9 @@ class TritonServer:
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._problems: deque[str] = deque(maxlen=5)
-        self._load_failure: str | None = None
-        # The same address means the same segments, so a start finds what a killed server left in shared memory.
-        self._segments = f"gemma4_{hashlib.sha256(runtime.endpoint.encode()).hexdigest()[:16]}_"
+        self._output = ServerOutput()
+        self._was_ready = False
+        self._segments = segment_prefix(runtime.endpoint)
 
     async def run(self) -> None:
         """Start it, wait until the model is loaded, then watch it; returns only by raising.
@@ -125,9 +107,9 @@ class TritonServer:
             # It makes one system call and takes no lock that another thread could hold at the fork.
             preexec_fn=_die_with_us,
         )
-        self._reading = asyncio.create_task(self._read(self._process))
+        self._reading = asyncio.create_task(self._output.read(self._process))
         ended = asyncio.create_task(self._process.wait())
-        working = asyncio.create_task(self._keep_watch(self._process.pid))
+        working = asyncio.create_task(self._keep_watch(self._process))
         try:
             await asyncio.wait({ended, working}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
@@ -188,54 +170,48 @@ class TritonServer:
             # A client that follows the link reaches whatever listens at its target.
             socket.symlink_to(own.name)
 
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
-        """Log what Triton says, pass on what the model says, and keep why the model could not be loaded."""
-        lines = process.stdout
-        while lines is not None and (line := await lines.readline()):
-            text = line.decode("utf-8", "replace").rstrip()
-            said = _TRITON_LINE.match(text)
-            if said is None:
-                if _is_models(text):
-                    sys.stderr.write(text + "\n")
-                continue
-            level, words = said[1], said[2].strip('"')
-            if words and words not in NOISE:
-                logger.log(_LEVELS[level], "%s", words)
-                self._note(level, words)
+    async def _keep_watch(self, server: asyncio.subprocess.Process) -> None:
+        """Return only by raising, when the process that runs the model has died.
 
-    def _note(self, level: str, words: str) -> None:
-        if level in "EF":
-            self._problems.append(words)
-        failure = _LOAD_FAILURE.search(words)
-        if failure is not None and self._load_failure is None:
-            self._load_failure = failure[1]
+        Triton does not notice that: it goes on calling the model ready, and running requests never end.
+        """
+        announcing = asyncio.create_task(self._announce())
+        try:
+            while not _has_living_child(server.pid):  # noqa: ASYNC110 - the kernel tells of another's children only when asked
+                await asyncio.sleep(WATCH_INTERVAL_S)
+            while _has_living_child(server.pid):  # noqa: ASYNC110 - as above
+                await asyncio.sleep(WATCH_INTERVAL_S)
+            if not self._was_ready:
+                # A model that cannot be loaded ends its process, and the server says why and ends as well.
+                await asyncio.sleep(STOP_GRACE_S)
+        finally:
+            announcing.cancel()
+            await asyncio.gather(announcing, return_exceptions=True)
+        if server.returncode is None:
+            server.kill()
+        message = "the process that runs the model has died"
+        raise EngineError(message)
 
-    async def _keep_watch(self, server: int) -> None:
+    async def _announce(self) -> None:
+        """Note when the model can generate."""
         client = EngineClient([self._runtime.endpoint])
         try:
             while not await client.ready():  # noqa: ASYNC110 - another process's state is asked for
                 await asyncio.sleep(READY_INTERVAL_S)
         finally:
             await client.close()
+        self._was_ready = True
         logger.info("listening at %s", self._runtime.endpoint)
-        # Triton does not notice when the process that runs the model dies: it goes on calling the model ready, and
-        # running requests never end.
-        while _has_living_child(server):  # noqa: ASYNC110 - the kernel tells of another's children only when asked
-            await asyncio.sleep(WATCH_INTERVAL_S)
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-        message = "the process that runs the model has died"
-        raise EngineError(message)
 
     def _failure(self, status: int) -> EngineError:
-        if self._load_failure is not None:
-            return EngineLoadError(self._load_failure)
-        why = "; ".join(self._problems) or "it said nothing"
-        return EngineError(f"tritonserver has ended with status {status}: {why}")
+        if self._output.load_failure is not None:
+            return EngineLoadError(self._output.load_failure)
+        return EngineError(f"tritonserver has ended with status {status}: {self._output.problems()}")
 
     async def stop(self) -> None:
         """End the server if it runs, and remove its files."""
         process = self._process
+        self._output.is_stopping = True
         if process is not None and process.returncode is None:
             process.send_signal(signal.SIGTERM)
             try:
@@ -251,9 +227,12 @@ class TritonServer:
             socket.unlink(missing_ok=True)
 
 
-def _is_models(text: str) -> bool:
-    """Tell whether a line comes from the model: Triton draws tables beside its log."""
-    return bool(text) and text[0] not in "+|" and text not in NOISE
+def segment_prefix(endpoint: str) -> str:
+    """Return how the names of a server's segments in shared memory begin.
+
+    The same address means the same segments, so a start finds what a killed server left.
+    """
+    return f"gemma4_{hashlib.sha256(endpoint.encode()).hexdigest()[:16]}_"
 
 
 def _has_living_child(process: int) -> bool:

@@ -15,6 +15,7 @@ from config.manifest import Manifest, Profile, load_manifest
 from config.settings import Settings
 from config.variants import PROFILES
 from launcher.commands.engines import GPU_ENGINES, available_engines
+from launcher.download.progress import Progress
 from launcher.errors import ExitCode, LaunchError
 from launcher.hardware.detection import detect
 from launcher.hardware.system import System
@@ -63,7 +64,7 @@ def with_settings(scenery: Scenery, overrides: Mapping[str, str]) -> Scenery:
 
 def is_own_model(settings: Settings) -> bool:
     """Tell whether the settings name a model instead of leaving it to the profiles: a path, or a demo model."""
-    return settings.model.path is not None or settings.profile.name in PROFILES
+    return settings.model.path is not None or settings.build.bundle is not None or settings.profile.name in PROFILES
 
 
 def wants_profile(scenery: Scenery) -> bool:
@@ -88,13 +89,38 @@ def profile_plan(scenery: Scenery) -> Plan | Refusal:
 
 
 def own_plan(scenery: Scenery) -> Plan:
-    """Return the plan for a model whose files are here: the user's own, or the demo model.
+    """Return the plan for a model whose files are here: the user's own, a bundle, or the demo model.
 
     Raises:
         LaunchError: it cannot be served, or does not fit.
     """
-    settings = scenery.settings
-    return accepted(make_plan(settings, scenery.system, find_model(settings.model, settings.profile.name)))
+    settings, system = scenery.settings, scenery.system
+    if _may_be_bundle(settings):
+        # Imported here: few starts serve a bundle, and the format takes libraries that the others do without.
+        from launcher.bundle.planning import bundle_plan  # noqa: PLC0415
+        from launcher.bundle.serving import bundle_folder  # noqa: PLC0415
+
+        folder = bundle_folder(settings)
+        if folder is not None:
+            return accepted(bundle_plan(folder, settings, system))
+    return accepted(make_plan(settings, system, find_model(settings.model, settings.profile.name)))
+
+
+def check_own_files(settings: Settings, progress: Progress) -> None:
+    """See that a bundle is as it was built, before it is loaded; other files of the user's own are taken as they are.
+
+    Raises:
+        LaunchError: a file is missing or was changed; it is named.
+    """
+    if _may_be_bundle(settings):
+        from launcher.bundle.serving import check_served_files  # noqa: PLC0415
+
+        check_served_files(settings, progress)
+
+
+def _may_be_bundle(settings: Settings) -> bool:
+    path = settings.model.path
+    return settings.build.bundle is not None or (path is not None and (path.expanduser() / "manifest.json").is_file())
 
 
 def accepted(result: Plan | Refusal) -> Plan:

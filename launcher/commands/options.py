@@ -22,7 +22,11 @@ Wait: TypeAlias = Annotated[
 ]
 KeyFile: TypeAlias = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="File that holds a key, sent as a bearer token to a proxy that wants one."),
+    typer.Option(metavar="FILE", help="File that holds the API key; else NIM_API_KEY is sent."),
+]
+ClientCert: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="PEM file with a certificate and its key, for a server that asks for one."),
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document instead of text.")]
 MoreProfiles: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="PROFILE", help="Further profiles.")]

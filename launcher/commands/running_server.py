@@ -2,31 +2,64 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from config.api_keys import split_keys
 from config.environment import load_settings
+from config.server_tls import own_client_context
+from config.settings import Settings
 from launcher.commands.server_client import Server
 from launcher.errors import ExitCode, LaunchError
 
 
-def find_server(url: str | None, key_file: Path | None) -> Server:
+def find_server(url: str | None, key_file: Path | None, client_cert: Path | None = None) -> Server:
     """Return the server at ``url``, or this machine's at the port that the settings name.
 
+    The key is that of the file, else ``NIM_API_KEY``, else for this machine's own server the first of its keys.
+
     Raises:
-        LaunchError: the address or the file of the key cannot be used.
+        LaunchError: the address, the file of the key or that of the certificate cannot be used.
         ConfigError: the settings cannot be read.
     """
-    key = None
-    if key_file is not None:
+    settings = load_settings().settings
+    key = _key(settings, is_here=url is None) if key_file is None else _key_in(key_file)
+    is_encrypted = settings.tls.mode != "disabled"
+    server = Server.at(url or f"{'https' if is_encrypted else 'http'}://127.0.0.1:{settings.server.port}", key)
+    if server.scheme == "http":
+        return server
+    # This machine's server is known by its very certificate, which names it as others see it.
+    context = own_client_context(settings.tls) if url is None else ssl.create_default_context()
+    if client_cert is not None:
         try:
-            key = key_file.expanduser().read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            message = f"--key-file {key_file} cannot be read"
-            raise LaunchError(ExitCode.BAD_SETTINGS, message, "name a text file that holds the key") from error
-    return Server.at(url or f"http://127.0.0.1:{load_settings().settings.server.port}", key)
+            context.load_cert_chain(client_cert.expanduser())
+        except OSError as error:
+            message = f"--client-cert {client_cert} cannot be used"
+            remedy = "name a PEM file that holds a certificate and its key"
+            raise LaunchError(ExitCode.BAD_SETTINGS, message, remedy) from error
+    return replace(server, tls=context)
+
+
+def _key_in(file: Path) -> str:
+    try:
+        return file.expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"--key-file {file} cannot be read"
+        raise LaunchError(ExitCode.BAD_SETTINGS, message, "name a text file that holds the key") from error
+
+
+def _key(settings: Settings, *, is_here: bool) -> str | None:
+    """Return the key that the settings have; those of the server itself go to no other machine."""
+    keys = settings.keys
+    if keys.api_key is not None:
+        return keys.api_key.get_secret_value().strip()
+    if keys.api_keys is not None and is_here:
+        return split_keys(keys.api_keys.get_secret_value())[0]
+    return None
 
 
 def wait_for_model(server: Server, wanted: str | None, timeout_s: float, show: Callable[[str], None]) -> str:

@@ -11,7 +11,7 @@ import ssl
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -24,6 +24,7 @@ ANSWER_TIMEOUT_S: Final = 600.0
 READ_BYTES: Final = 65_536
 POLL_S: Final = 0.3
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+NEEDS_KEY: Final = "set NIM_API_KEY, or name the file of a key with --key-file"
 WORTH_A_RETRY: Final = (http.client.REQUEST_TIMEOUT, http.client.TOO_MANY_REQUESTS)
 
 
@@ -40,7 +41,8 @@ class Server:
 
     Attributes:
         prefix: path before ``/v1``, without a slash at its end.
-        key: sent as a bearer token where a proxy in front asks for one.
+        key: sent as a bearer token.
+        tls: for https; None trusts what this machine trusts.
     """
 
     scheme: str
@@ -48,6 +50,7 @@ class Server:
     port: int
     prefix: str = ""
     key: str | None = None
+    tls: ssl.SSLContext | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def at(cls, url: str, key: str | None = None) -> Server:
@@ -160,7 +163,7 @@ class Server:
     def _connection(self) -> http.client.HTTPConnection:
         if self.scheme == "http":
             return http.client.HTTPConnection(self.host, self.port, timeout=CONNECT_TIMEOUT_S)
-        context = ssl.create_default_context()
+        context = self.tls or ssl.create_default_context()
         return http.client.HTTPSConnection(self.host, self.port, timeout=CONNECT_TIMEOUT_S, context=context)
 
     def _unreachable(self, error: Exception) -> ServerError:
@@ -179,8 +182,9 @@ def refusal(status: int | None, record: Any) -> ServerError:
     error = record.get("error", record) if isinstance(record, dict) else None
     message = error.get("message") if isinstance(error, dict) else None
     text = f"the server says: {message}" if message else f"the server answered with status {status or 'unknown'}"
+    remedy = NEEDS_KEY if status == http.client.UNAUTHORIZED else ""
     is_refusal = status is not None and http.client.BAD_REQUEST <= status < http.client.INTERNAL_SERVER_ERROR
-    return ServerError(text, is_refusal=is_refusal and status not in WORTH_A_RETRY)
+    return ServerError(text, remedy, is_refusal=is_refusal and status not in WORTH_A_RETRY)
 
 
 def json_value(data: bytes) -> Any:

@@ -16,18 +16,29 @@ from config.environment import load_settings
 from config.errors import ConfigError
 from config.logs import configure_logging
 from config.variants import PROFILES
+from launcher.access import Access, access_warnings
 from launcher.banner import Banner
 from launcher.cache.tokenizers import rebuilt_tokenizer
-from launcher.commands.choice import Scenery, accepted, look_around, own_plan, profile_plan, wants_profile
+from launcher.commands.choice import (
+    Scenery,
+    accepted,
+    check_own_files,
+    look_around,
+    own_plan,
+    profile_plan,
+    wants_profile,
+)
 from launcher.commands.fetching import fetch_profile, fetch_uri
+from launcher.commands.start_remote import RemoteStart
 from launcher.errors import ExitCode, LaunchError
 from launcher.model import ModelFiles, find_model
 from launcher.plan.planner import Plan, make_plan
+from launcher.remote import is_remote
 from launcher.report import Reporter, plan_record
 from launcher.supervision.memory_guard import guard_floor
 from launcher.supervision.phases import Phases
 from launcher.supervision.session import Prepared, Session
-from launcher.supervision.supervisor import Limits
+from launcher.triton import engine_program, find_triton
 from launcher.workspace import Workspace
 
 
@@ -44,9 +55,11 @@ def launch(arguments: Sequence[str], *, dry_run: bool, as_json: bool) -> ExitCod
         loaded = load_settings(arguments=arguments)
         reporter = Reporter(jsonl=as_json or loaded.settings.log.jsonl, secrets=loaded.secrets)
         configure_logging(loaded.settings.log, "launcher", loaded.secrets)
-        for warning in loaded.warnings:
+        # What guards the port is checked before anything else is looked at, and for --dry-run, too.
+        Access.of(loaded.settings)
+        for warning in (*loaded.warnings, *access_warnings(loaded.settings)):
             reporter.warning(warning)
-        start = _Start(look_around(loaded), reporter)
+        start = RemoteStart(loaded, reporter) if is_remote(loaded.settings) else _Start(look_around(loaded), reporter)
         if dry_run:
             start.show(as_json=as_json)
         else:
@@ -92,22 +105,21 @@ class _Start:
             self.reporter.banner(self._banner(plan))
         if plan is not None:
             self.reporter.plan(plan)
-        launch_settings = settings.launch
-        limits = Limits(
-            start_timeout_s=launch_settings.start_timeout_s,
-            grace_s=launch_settings.shutdown_grace_s,
-            max_restarts=launch_settings.max_restarts,
-        )
-        server = settings.server
-        session = Session(server.host, server.port, limits, self.reporter, settings.log.jsonl, loaded.secrets)
-        session.run(lambda workspace, phases: self._prepare(plan, workspace, phases))
+        Session.of(loaded, self.reporter).run(lambda workspace, phases: self._prepare(plan, workspace, phases))
 
     @property
     def _uri(self) -> str | None:
         return self.scenery.settings.model.uri
 
     def _plan(self) -> Plan | None:
-        """Return the plan; None for a model that has to be downloaded before it can be looked at."""
+        """Return the plan; None for a model that has to be downloaded before it can be looked at.
+
+        Raises:
+            LaunchError: it cannot be carried out here.
+        """
+        transport = self.scenery.settings.transport
+        if transport.kind == "triton":
+            find_triton(transport)
         if wants_profile(self.scenery):
             return accepted(profile_plan(self.scenery))
         return None if self._uri is not None else own_plan(self.scenery)
@@ -124,7 +136,8 @@ class _Start:
         if plan is None:
             self.reporter.plan(ready)
         tokenizer = ready.model.tokenizer or rebuilt_tokenizer(ready.model.weights, self.scenery.settings.cache.path)
-        api, engine = workspace.commands(ready, tokenizer, self.scenery.loaded.variables)
+        program = engine_program(self.scenery.settings.transport)
+        api, engine = workspace.commands(ready, tokenizer, self.scenery.loaded.variables, program)
         unified = any(gpu.unified_memory for gpu in ready.gpus)
         guard = self.scenery.settings.memory.guard_gib
         floor = guard_floor(guard, self.scenery.system.memory_total, unified=unified)
@@ -137,6 +150,7 @@ class _Start:
             folder = fetch_uri(str(self._uri), settings, phases)
             return accepted(make_plan(settings, self.scenery.system, self._found(folder)))
         if plan.profile is None:
+            check_own_files(settings, phases)
             return plan
         folder = fetch_profile(plan.profile, settings, phases)
         return plan.with_files(replace(self._found(folder), names=plan.names))

@@ -15,10 +15,18 @@ CONTAINER_CACHE: Final = Path("/opt/nim/.cache")
 
 
 def cache_root(settings: Settings) -> Path:
-    """Return the cache folder: the one that is set, else the container's if it can be written, else the user's own."""
+    """Return the cache folder: the one that is set, else the container's if it is of use, else the user's own."""
     if settings.cache.path is not None:
         return settings.cache.path.expanduser()
-    return CONTAINER_CACHE if os.access(CONTAINER_CACHE, os.W_OK) else cache_folder()
+    return CONTAINER_CACHE if _is_of_use(CONTAINER_CACHE) else cache_folder()
+
+
+def _is_of_use(folder: Path) -> bool:
+    """Tell whether a folder can be written, or holds something: a volume that was filled elsewhere is read-only."""
+    try:
+        return os.access(folder, os.W_OK) or any(folder.iterdir())
+    except OSError:
+        return False
 
 
 def cache_of(settings: Settings) -> Cache:

@@ -31,6 +31,7 @@ from launcher.plan.fit import (
 from launcher.plan.reasons import cpu_notes, fault_notes, gpu_notes, why_chosen
 from launcher.plan.result import Plan, Refusal, Rejection, Verdict
 from launcher.plan.selection import select
+from launcher.plan.transport import read_transport
 from launcher.plan.wishes import Wishes, read_wishes
 
 __all__ = [
@@ -58,8 +59,8 @@ def make_plan(settings: Settings, system: System, model: ModelFiles) -> Plan | R
         return _too_little_memory(wishes, system, model)
     usual = next(cpu_choices(model.shape, wishes, DEFAULT_SEQUENCES))
     plan = _cpu_plan(settings, system, fit, usual)
-    blind = () if model.projector is not None else (NO_TOWER,)
-    return replace(plan, names=model.names, why=model.why, notes=plan.notes + blind, files=model)
+    blind = () if model.projector is not None or model.checkpoint is not None else (NO_TOWER,)
+    return replace(plan, names=model.names, core=model.core, why=model.why, notes=plan.notes + blind, files=model)
 
 
 def plan_profile(settings: Settings, system: System, manifest: Manifest, engines: frozenset[str]) -> Plan | Refusal:
@@ -131,6 +132,7 @@ def _gpu_plan(
         profile=found.profile,
         gpus=fit.devices.gpus,
         rejected=rejected,
+        transport=read_transport(settings),
     )
 
 
@@ -154,6 +156,7 @@ def _cpu_plan(settings: Settings, system: System, fit: CpuFit, usual: tuple[int,
         memory_budget=None if available is None else int(available * MEMORY_SHARE),
         why="",
         notes=(*cpu_notes(fit, usual, available), *_thread_notes(settings, system)),
+        transport=read_transport(settings),
     )
 
 

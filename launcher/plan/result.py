@@ -10,6 +10,7 @@ from launcher.errors import ExitCode, LaunchError
 from launcher.hardware.system import Gpu
 from launcher.memory import MemoryEstimate
 from launcher.model import ModelFiles
+from launcher.plan.transport import EMBEDDED, Transport
 
 
 class Verdict(StrEnum):
@@ -66,6 +67,7 @@ class Plan:
         files: the model's files; None until those of the profile have been downloaded.
         gpus: the devices to use, in the order of the system; empty for the CPU engine.
         rejected: every other profile of the manifest.
+        transport: the server that carries the engine.
     """
 
     names: tuple[str, ...]
@@ -89,6 +91,7 @@ class Plan:
     files: ModelFiles | None = None
     gpus: tuple[Gpu, ...] = ()
     rejected: tuple[Rejection, ...] = ()
+    transport: Transport = EMBEDDED
 
     @property
     def model(self) -> ModelFiles:

@@ -22,7 +22,7 @@ class Ending:
     """How one process ended.
 
     Attributes:
-        name: ``api`` or ``engine``.
+        name: ``api`` or ``engine``; of several API processes ``api-1`` and so on.
         status: its exit status, minus the signal's number if it died of one.
         by_guard: the memory guard stopped it.
         for_memory: the kernel killed it because memory ran out; None when the kernel does not tell.
@@ -90,7 +90,7 @@ def gave_up(ending: Ending, allowed: int) -> LaunchError:
     # Nobody but a guardian of the memory kills an engine again and again; not all of them are the kernel.
     if ending.is_for_memory or (ending.name == "engine" and ending.was_killed):
         return LaunchError(ExitCode.OUT_OF_MEMORY, message, _LESS_MEMORY)
-    if ending.name == "api":
+    if ending.name != "engine":
         return LaunchError(ExitCode.API_FAILED, message)
     return LaunchError(ExitCode.ENGINE_FAILED, message)
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import socket
+import ssl
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -25,6 +28,9 @@ _PAUSE_S: Final = 0.1
 _PROBE_TIMEOUT_S: Final = 0.3
 """For so long a client may have to wait while the launcher looks whether the API answers yet."""
 
+_CALLER_ID: Final = re.compile(rb"\r\nx-request-id:[ \t]*([A-Za-z0-9_.:\-]{1,128})[ \t]*\r\n", re.IGNORECASE)
+"""An id that the API, too, takes over from its caller."""
+
 Status = Callable[[], Mapping[str, Any]]
 
 
@@ -34,9 +40,10 @@ class Front:
     It accepts by itself: an ``asyncio.Server`` that is closed while a connection arrives loses that connection.
     """
 
-    def __init__(self, listener: socket.socket, status: Status) -> None:
+    def __init__(self, listener: socket.socket, status: Status, tls: ssl.SSLContext | None = None) -> None:
         self._listener = listener
         self._status = status
+        self._tls = tls
         self._answers: set[asyncio.Task[None]] = set()
 
     def resume(self) -> None:
@@ -79,7 +86,8 @@ class Front:
         if len(self._answers) >= _MAX_CONNECTIONS:
             connection.close()
             return
-        task = asyncio.get_running_loop().create_task(self._answer(connection))
+        answer = self._answer if self._tls is None else self._answer_encrypted
+        task = asyncio.get_running_loop().create_task(answer(connection))
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
 
@@ -98,6 +106,29 @@ class Front:
                 while await loop.sock_recv(connection, _MAX_HEAD):
                     pass
 
+    async def _answer_encrypted(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(_MAX_HEAD)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            async with asyncio.timeout(_HEAD_TIMEOUT_S):
+                # From here on the socket is the transport's, which closes it also when there is no handshake.
+                transport, _ = await loop.connect_accepted_socket(
+                    lambda: protocol, connection, ssl=self._tls, ssl_shutdown_timeout=_LINGER_S
+                )
+            writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+            try:
+                async with asyncio.timeout(_HEAD_TIMEOUT_S):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    writer.write(respond(head, self._status()))
+                    await writer.drain()
+                async with asyncio.timeout(_LINGER_S):
+                    # TLS cannot close one direction only: the client, which knows the length, hangs up.
+                    while await reader.read(_MAX_HEAD):
+                        pass
+            finally:
+                writer.close()
+
 
 async def _read_head(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> bytes | None:
     head = b""
@@ -112,23 +143,27 @@ async def _read_head(loop: asyncio.AbstractEventLoop, connection: socket.socket)
 def respond(head: bytes, status: Mapping[str, Any]) -> bytes:
     """Return the whole HTTP response to a request's head."""
     words = head.split(b"\r\n", 1)[0].split(b" ")
+    given = _CALLER_ID.search(head)
+    request_id = given[1].decode() if given else uuid.uuid4().hex
     path = words[1].split(b"?")[0].decode("latin-1") if len(words) > 1 else ""
     if path == LIVE:
-        return _response("200 OK", {"object": "health.response", "message": "live", "status": "live"}, words[0])
+        living = {"object": "health.response", "message": "live", "status": "live"}
+        return _response("200 OK", living, words[0], request_id)
     phase = str(status.get("phase", "starting"))
     message = f"The service is not ready: {phase}."
     error = {"message": message, "type": "service_unavailable", "param": None, "code": "not_ready"}
     body: dict[str, Any] = {"error": error}
     if path == READY:
         body |= dict(status) | {"object": "health.response", "message": message, "status": "not_ready", "phase": phase}
-    return _response("503 Service Unavailable", body, words[0])
+    return _response("503 Service Unavailable", body, words[0], request_id)
 
 
-def _response(status: str, body: Mapping[str, Any], method: bytes) -> bytes:
+def _response(status: str, body: Mapping[str, Any], method: bytes, request_id: str) -> bytes:
     content = json.dumps(body).encode()
-    retry = "" if status.startswith("200") else f"retry-after: {_RETRY_AFTER_S}\r\n"
+    wait = f"retry-after: {_RETRY_AFTER_S}\r\nretry-after-ms: {1000 * _RETRY_AFTER_S}\r\n"
+    retry = "" if status.startswith("200") else wait
     head = (
         f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n"
-        f"{retry}connection: close\r\n\r\n"
+        f"x-request-id: {request_id}\r\n{retry}connection: close\r\n\r\n"
     )
     return head.encode() + (b"" if method == b"HEAD" else content)

@@ -45,6 +45,7 @@ class Phases:
     teller: Teller | None = None
     clock: Callable[[], float] = time.monotonic
     current: dict[str, Any] = field(default_factory=lambda: {"phase": "starting"})
+    restarts: dict[str, int] = field(default_factory=dict)
     _entered: float = 0.0
     _written: float = float("-inf")
     _told: float = 0.0
@@ -83,13 +84,19 @@ class Phases:
         phase = DownloadPhase.CHECKING if state.phase is DownloadPhase.DONE else state.phase
         self.progress(str(phase), state.bytes_done, state.bytes_total, **facts)
 
+    def note_restart(self, process: str) -> None:
+        """Count that ``api`` or ``engine`` is started again."""
+        self.restarts[process] = self.restarts.get(process, 0) + 1
+        self._write(self.current["phase"], {name: fact for name, fact in self.current.items() if name != "phase"})
+
     def _tell(self, phase: str, facts: Mapping[str, Any]) -> None:
         if self.teller is not None:
             self.teller.phase(phase, facts)
 
     def _write(self, phase: str, facts: Mapping[str, Any]) -> None:
         self.current = {"phase": phase, **facts}
-        self.writer.write_phase(phase, **facts)
+        restarts = {"restarts": dict(self.restarts)} if self.restarts else {}
+        self.writer.write_phase(phase, **(dict(facts) | restarts))
 
 
 def _eta(done: int, total: int | None, elapsed_s: float) -> int | None:

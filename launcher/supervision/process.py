@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +31,7 @@ class Command:
 
     Attributes:
         name: for people.
+        copies: how many such processes run side by side.
         inherited: file descriptors that the child gets under the same numbers.
         loads: files whose reading is the bulk of its start, for a figure of progress.
     """
@@ -40,6 +41,16 @@ class Command:
     environment: Mapping[str, str]
     inherited: tuple[int, ...] = ()
     loads: tuple[Path, ...] = ()
+    copies: int = 1
+
+    def each(self) -> list[Command]:
+        """Return a command for each process; of several, each has its number in its name and is told it."""
+        if self.copies == 1:
+            return [self]
+        return [
+            replace(self, name=f"{self.name}-{number}", arguments=(*self.arguments, "--worker", str(number)), copies=1)
+            for number in range(1, self.copies + 1)
+        ]
 
 
 LineSink = Callable[[str, str], None]

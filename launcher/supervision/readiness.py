@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import ssl
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,10 +19,15 @@ _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # 
 
 @dataclass(frozen=True, slots=True)
 class HealthProbe:
-    """The health routes of one server."""
+    """The health routes of one server.
+
+    Attributes:
+        encrypted: it speaks TLS. Its certificate is not checked: nothing secret is sent, and it is our own process.
+    """
 
     host: str
     port: int
+    encrypted: bool = False
 
     @property
     def reachable_host(self) -> str:
@@ -32,7 +38,7 @@ class HealthProbe:
     def url(self) -> str:
         """Return the server's address for people."""
         host = f"[{self.reachable_host}]" if ":" in self.reachable_host else self.reachable_host
-        return f"http://{host}:{self.port}"
+        return f"{'https' if self.encrypted else 'http'}://{host}:{self.port}"
 
     async def is_ok(self, path: str, timeout_s: float = REQUEST_TIMEOUT_S) -> bool:
         """Tell whether ``path`` answers 200 now."""
@@ -45,8 +51,16 @@ class HealthProbe:
             await asyncio.sleep(pause)
             pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE_S)
 
+    def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
+        if not self.encrypted:
+            return http.client.HTTPConnection(self.reachable_host, self.port, timeout=timeout_s)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return http.client.HTTPSConnection(self.reachable_host, self.port, timeout=timeout_s, context=context)
+
     def _ask(self, path: str, timeout_s: float) -> bool:
-        connection = http.client.HTTPConnection(self.reachable_host, self.port, timeout=timeout_s)
+        connection = self._connection(timeout_s)
         try:
             connection.request("GET", path)
             return connection.getresponse().status == http.client.OK

@@ -10,11 +10,14 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from config.environment import LoadedSettings
+from config.public_status import public_facts
 from config.redaction import Redactor
+from launcher.access import Access
 from launcher.hardware.host_memory import host_memory
 from launcher.report import Reporter
 from launcher.supervision.front import Front
@@ -34,13 +37,14 @@ class Prepared:
     """What is started once everything is in its place.
 
     Attributes:
-        api, engine: from ``Workspace.commands``.
+        api: from ``Workspace.commands`` or ``Workspace.api_alone``.
+        engine: the same; None when the engines are somebody else's.
         model: the name that requests use.
         guard_floor: bytes that must stay available, from ``memory_guard.guard_floor``; None watches nothing.
     """
 
     api: Command
-    engine: Command
+    engine: Command | None
     model: str
     guard_floor: int | None = None
 
@@ -55,6 +59,8 @@ class Session:
 
     Attributes:
         secrets: values that no line of output may hold.
+        workers: API processes that share the port.
+        access: what guards the port.
         jsonl: everything is written as JSON Lines, the output of the processes included.
     """
 
@@ -64,6 +70,23 @@ class Session:
     reporter: Reporter
     jsonl: bool = False
     secrets: tuple[str, ...] = ()
+    workers: int = 1
+    access: Access = field(default_factory=Access)
+
+    @classmethod
+    def of(cls, loaded: LoadedSettings, reporter: Reporter) -> Session:
+        """Return the run that the settings ask for.
+
+        Raises:
+            ConfigError: a certificate, its key, or the file of keys cannot be used.
+        """
+        settings, launch = loaded.settings, loaded.settings.launch
+        limits = Limits(
+            start_timeout_s=launch.start_timeout_s, grace_s=launch.shutdown_grace_s, max_restarts=launch.max_restarts
+        )
+        server, workers, jsonl = settings.server, settings.processes.workers, settings.log.jsonl
+        access = Access.of(settings)
+        return cls(server.host, server.port, limits, reporter, jsonl, loaded.secrets, workers, access)
 
     def run(self, prepare: Prepare) -> None:
         """Serve until told to stop.
@@ -72,9 +95,9 @@ class Session:
             LaunchError: the port cannot be used, or something can never start, or crashed too often.
         """
         with open_listener(self.host, self.port) as listener:
-            workspace = Workspace.create(listener.fileno())
+            workspace = Workspace.create(listener.fileno(), self.access.keys)
             try:
-                asyncio.run(self._run(prepare, workspace, partial(Front, listener)))
+                asyncio.run(self._run(prepare, workspace, partial(Front, listener, tls=self.access.tls)))
             finally:
                 workspace.remove()
         self.reporter.stopped()
@@ -83,12 +106,16 @@ class Session:
         self, prepare: Prepare, workspace: Workspace, make_front: Callable[[Callable[[], dict[str, object]]], Front]
     ) -> None:
         phases = Phases(workspace, self.reporter)
-        front = make_front(lambda: phases.current)
+        front = make_front(lambda: public_facts(phases.current) if self.access.is_closed else phases.current)
         sink: LineSink | None = JsonLines(Redactor(self.secrets)) if self.jsonl else None
         around = Surroundings(front=front, sink=sink, phases=phases)
-        probe = HealthProbe(self.host, self.port)
+        probe = HealthProbe(self.host, self.port, self.access.tls is not None)
         model: list[str] = []
-        supervisor = Supervisor(workspace, probe, self.limits, lambda: self.reporter.ready(probe.url, model[0]), around)
+
+        def tell_ready() -> None:
+            self.reporter.ready(probe.url, model[0], needs_key=self.access.needs_key)
+
+        supervisor = Supervisor(workspace, probe, self.limits, tell_ready, around)
         supervisor.take_signals()
         phases.enter("starting")
         front.resume()
@@ -99,7 +126,7 @@ class Session:
             model.append(prepared.model)
             if prepared.guard_floor is not None:
                 around.guard = MemoryGuard(prepared.guard_floor, lambda: host_memory().available)
-            await supervisor.run(prepared.api, prepared.engine)
+            await supervisor.run(replace(prepared.api, copies=self.workers), prepared.engine)
         finally:
             await front.finish()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -67,7 +67,7 @@ class Surroundings:
 
 
 class Supervisor:
-    """Runs one API process and one engine process until told to stop."""
+    """Runs API processes, and mostly one engine process, until told to stop."""
 
     def __init__(
         self,
@@ -83,13 +83,15 @@ class Supervisor:
         self._limits = limits
         self._on_ready = on_ready
         self._children: dict[str, Child] = {}
+        self._serving: list[Child] = []
+        self._handing_over = asyncio.Lock()
         self._was_ready = False
         self._kills_while_loading = 0
         self._guarded: Child | None = None
         self._stop = asyncio.Event()
 
-    async def run(self, api: Command, engine: Command) -> None:
-        """Start both and return after a clean stop.
+    async def run(self, api: Command, engine: Command | None) -> None:
+        """Start both and return after a clean stop; without an engine the API has engines that are somebody else's.
 
         Raises:
             LaunchError: something can never start, or crashed too often.
@@ -97,7 +99,8 @@ class Supervisor:
         self.take_signals()
         if self._around.phases is None:
             self._phases.enter("starting")
-        work = [self._keep(api, self._watch_api), self._keep(engine, self._watch_engine)]
+        engines = self._await_engines() if engine is None else self._keep(engine, self._watch_engine)
+        work = [*(self._keep(command, self._watch_api) for command in api.each()), engines]
         if self._around.guard is not None:
             work.append(self._watch_memory(self._around.guard))
         try:
@@ -136,6 +139,7 @@ class Supervisor:
             if pause is None:
                 raise endings.gave_up(ending, self._limits.max_restarts)
             logger.warning("the %s process ended (%s); starting it again", command.name, ending.describe())
+            self._phases.note_restart("engine" if command.name == "engine" else "api")
             if command.name == "engine":
                 self._phases.enter("restarting", last_status=ending.status, reason=ending.describe())
             await asyncio.sleep(pause)
@@ -146,16 +150,22 @@ class Supervisor:
         return Ending(child.name, status, by_guard=child is self._guarded, for_memory=for_memory)
 
     async def _watch_api(self, child: Child, _: Command) -> None:
-        front = self._around.front
-        is_live = self._probe.wait(LIVE) if front is None else front.hand_over(self._probe)
         try:
             async with asyncio.timeout(LIVE_TIMEOUT_S):
-                await until(child.wait(), is_live)
+                await until(child.wait(), self._hand_over(child))
         except TimeoutError as error:
             message = f"the API did not answer within {LIVE_TIMEOUT_S:.0f} s"
             raise LaunchError(ExitCode.API_FAILED, message) from error
         if child.status is not None and not self._was_ready:
             raise endings.api_never_live(await self._ending(child))
+
+    async def _hand_over(self, child: Child) -> None:
+        """Let the front step aside for an API process; when another one serves already, it has."""
+        async with self._handing_over:
+            if not any(other.status is None for other in self._serving):
+                front = self._around.front
+                await (self._probe.wait(LIVE) if front is None else front.hand_over(self._probe))
+            self._serving.append(child)
 
     async def _watch_engine(self, child: Child, command: Command) -> None:
         if not self._was_ready:
@@ -175,6 +185,15 @@ class Supervisor:
         else:
             self._was_ready = True
             self._on_ready()
+
+    async def _await_engines(self) -> None:
+        """Say when the first of the others' engines can generate; what becomes of them later, the API's route tells."""
+        self._phases.enter("connecting")
+        await self._probe.wait(READY)
+        self._phases.enter("ready")
+        self._was_ready = True
+        self._on_ready()
+        await self._stop.wait()
 
     async def _look_at_loading(self, child: Child, command: Command) -> None:
         progress = LoadProgress(child.pid, command.loads)
@@ -207,11 +226,16 @@ class Supervisor:
     async def _shut_down(self) -> None:
         """Let the API finish its requests first, while the engine still serves them."""
         self._phases.enter("stopping")
-        for name, grace_s in (("api", self._limits.grace_s + API_MARGIN_S), ("engine", ENGINE_GRACE_S)):
-            child = self._children.get(name)
-            if child is not None:
-                status = await child.stop(grace_s)
-                logger.info("the %s process ended (%s)", name, endings.describe(status))
+        engines = [child for child in self._children.values() if child.name == "engine"]
+        apis = [child for child in self._children.values() if child.name != "engine"]
+        for children, grace_s in ((apis, self._limits.grace_s + API_MARGIN_S), (engines, ENGINE_GRACE_S)):
+            for child, status in zip(children, await _stop_all(children, grace_s), strict=True):
+                logger.info("the %s process ended (%s)", child.name, endings.describe(status))
             if self._around.front is not None:
                 # Whoever connects now is told so, instead of waiting in the queue of a socket that nobody reads.
                 self._around.front.resume()
+
+
+async def _stop_all(children: Sequence[Child], grace_s: float) -> list[int]:
+    """Stop processes at the same time and return how each has ended."""
+    return await asyncio.gather(*(child.stop(grace_s) for child in children))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,33 @@ import pytest
 import requests
 
 from api.gemma4.tokenizer import Gemma4Tokenizer
+from config.api_keys import digest
 from engine.core import EngineDelta, EngineRequest, FinishReason, TokenLogprob, Usage
 from tests.fakes.processes import ServerProcess, free_port
 from tests.fakes.scripted_engine import Action, ScriptedCore, ScriptedEngine
+from tests.fakes.triton_engine import TritonEngine
 from tests.fakes.vocabulary import build_tokenizer_json
 
 MODEL = "google/gemma-4-26b-a4b-it"
 ALIAS = "demo/alias"
+KEY = "first-key-of-the-tests-0123456789"
+OTHER_KEY = "second-key-of-the-tests-0123456789"
+FILED_KEY = "filed-key-of-the-tests-0123456789"
+FILED_LINE = f"# keys of the tests\n\n{digest(FILED_KEY.encode())}  alice@example.org # a person\n"
+ORIGIN = "https://chat.example.org"
+GUARDS = {
+    "NIM_API_KEYS": f"{KEY},{OTHER_KEY}",
+    "NIM_CORS_ALLOW_ORIGINS": ORIGIN,
+    "NIM_HEADER_TIMEOUT_SECONDS": "3",
+    "NIM_BODY_TIMEOUT_SECONDS": "3",
+    "NIM_MAX_HEADER_BYTES": "4096",
+    "NIM_MAX_HEADERS": "20",
+    "NIM_MAX_JSON_DEPTH": "16",
+    "NIM_MAX_CONNECTIONS": "64",
+    "NIM_MAX_REQUESTS_PER_KEY": "2",
+    "NIM_MAX_REQUEST_BYTES": "65536",
+}
+MakeEngine = Callable[[Path], ScriptedEngine | TritonEngine]
 
 
 @dataclass
@@ -29,7 +49,7 @@ class ScriptedServer:
     """The API process, its engine, and short ways to use both."""
 
     process: ServerProcess
-    engine: ScriptedEngine
+    engine: ScriptedEngine | TritonEngine
     tokenizer: Gemma4Tokenizer
     client: openai.OpenAI
     api_runtime: Path
@@ -98,12 +118,14 @@ def _logprob(token_id: int, rivals: int) -> TokenLogprob:
 
 
 @contextmanager
-def start_scripted_server(folder: Path, variables: Mapping[str, str]) -> Iterator[ScriptedServer]:
+def start_scripted_server(
+    folder: Path, variables: Mapping[str, str], make_engine: MakeEngine = ScriptedEngine
+) -> Iterator[ScriptedServer]:
     """Run the scripted engine and one API process with these ``NIM_*`` variables."""
     tokenizer_json = build_tokenizer_json()
     (folder / "tokenizer.json").write_text(tokenizer_json)
     runtime_path = folder / "api.json"
-    with ScriptedEngine(folder / "engine.sock") as engine:
+    with make_engine(folder / "engine.sock") as engine:
         runtime = {
             "engine_endpoints": [engine.endpoint],
             "tokenizer_path": str(folder / "tokenizer.json"),
@@ -114,23 +136,51 @@ def start_scripted_server(folder: Path, variables: Mapping[str, str]) -> Iterato
         runtime_path.write_text(json.dumps(runtime))
         command = [sys.executable, "-m", "api", "--runtime", str(runtime_path)]
         with ServerProcess(command, free_port(), folder / "api.log", {"NIM_LOG_LEVEL": "INFO", **variables}) as process:
-            client = openai.OpenAI(base_url=f"{process.base_url}/v1", api_key="unused", max_retries=0, timeout=30)
+            client = openai.OpenAI(base_url=f"{process.base_url}/v1", api_key="unused", max_retries=0, timeout=60)
             server = ScriptedServer(process, engine, Gemma4Tokenizer.from_json(tokenizer_json), client, runtime_path)
             server.reply("Hi<turn|>")
             yield server
 
 
 @pytest.fixture(scope="session")
-def scripted_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedServer]:
+def make_engine(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> MakeEngine:
+    """Return what makes a scripted engine at a socket: on its own, or behind Triton (``--transport triton``)."""
+    if pytestconfig.getoption("--transport") == "embedded":
+        return ScriptedEngine
+    python: Path = request.getfixturevalue("triton_python")
+    return lambda socket_path: TritonEngine(socket_path, python)
+
+
+@pytest.fixture(scope="session")
+def scripted_server(tmp_path_factory: pytest.TempPathFactory, make_engine: MakeEngine) -> Iterator[ScriptedServer]:
     """Start the scripted engine and one API process for the session."""
     variables = {"NIM_MAX_REQUEST_BYTES": str(4 * 1024 * 1024)}
-    with start_scripted_server(tmp_path_factory.mktemp("scripted"), variables) as server:
+    with start_scripted_server(tmp_path_factory.mktemp("scripted"), variables, make_engine) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedServer]:
+    """Start a server with keys, a file of keys, an origin and narrow limits for the session."""
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "keys.txt").write_text(FILED_LINE)
+    variables = {**GUARDS, "NIM_API_KEY_HASHES_PATH": str(folder / "keys.txt")}
+    with start_scripted_server(folder, variables) as server:
+        yield server
+
+
+@pytest.fixture
+def guarded(guarded_server: ScriptedServer) -> ScriptedServer:
+    """Return it with a fresh script."""
+    guarded_server.reply("Hi<turn|>")
+    return guarded_server
 
 
 @pytest.fixture
 def server(scripted_server: ScriptedServer) -> ScriptedServer:
     """Return the server with a fresh script and no memory of earlier requests."""
+    if isinstance(scripted_server.engine, TritonEngine):
+        scripted_server.engine.check()
     scripted_server.reply("Hi<turn|>")
     scripted_server.core.requests.clear()
     scripted_server.core.healthy = True

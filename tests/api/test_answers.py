@@ -345,7 +345,8 @@ def test_cached_tokens_are_known_when_a_stop_text_ends_the_answer(server: Script
     server.reply(f"One. Two.{END}")
     usage = server.post({"messages": ASK, "stop": "Tw"}).json()["usage"]
     assert usage["prompt_tokens_details"]["cached_tokens"] == 3
-    assert 0 < usage["completion_tokens"] <= len("One. Two.")
+    # Ids that reach the API together count together, so the end of the turn may be among them.
+    assert 0 < usage["completion_tokens"] <= len("One. Two.") + 1
 
 
 CONTINUE = {"add_generation_prompt": False, "continue_final_message": True}

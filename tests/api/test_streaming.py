@@ -52,7 +52,7 @@ def _long_answer(server: ScriptedServer, gate: threading.Event) -> str:
 
 def _post(server: ScriptedServer, **fields: Any) -> http.client.HTTPConnection:
     """Send a streamed request on a connection of its own, which is not read from yet."""
-    connection = http.client.HTTPConnection(server.base_url.removeprefix("http://"), timeout=30)
+    connection = http.client.HTTPConnection(server.base_url.removeprefix("http://"), timeout=60)
     _request(connection, **fields)
     return connection
 
@@ -91,7 +91,7 @@ def test_slow_client_that_leaves_frees_the_engine(server: ScriptedServer) -> Non
         connection.getresponse()
         wait_until(lambda: server.core.running, what="the sequence to run")
         connection.close()
-        wait_until(lambda: not server.core.running, deadline_s=5, what="the sequence to end")
+        wait_until(lambda: not server.core.running, what="the sequence to end")
     finally:
         gate.set()
 
@@ -110,7 +110,7 @@ def test_error_reaches_a_slow_client_after_its_text(server: ScriptedServer) -> N
         gate.set()
         connection.close()
         server.engine.start()
-    wait_until(server.process.is_ready, deadline_s=10, what="ready again")
+    wait_until(server.process.is_ready, what="ready again")
     events = [line.removeprefix(b"data: ") for line in body.split(b"\n\n") if line]
     assert json.loads(events[-2])["error"]["code"] == "engine_unavailable"
     told = "".join(json.loads(event)["choices"][0]["delta"].get("content", "") for event in events[:-2])
@@ -121,7 +121,7 @@ def test_error_reaches_a_slow_client_after_its_text(server: ScriptedServer) -> N
 def test_connection_is_kept_after_a_stream(server: ScriptedServer) -> None:
     """One connection carries several streams and whole answers, one after the other."""
     server.reply("Hello there.<turn|>")
-    connection = http.client.HTTPConnection(server.base_url.removeprefix("http://"), timeout=30)
+    connection = http.client.HTTPConnection(server.base_url.removeprefix("http://"), timeout=60)
     connection.connect()
     local_port = connection.sock.getsockname()[1]
     for stream in (True, True, False, True):
@@ -190,7 +190,7 @@ def test_uvicorns_transport_is_found() -> None:
             listener.listen()
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-            response = await asyncio.to_thread(requests.get, url, timeout=30)
+            response = await asyncio.to_thread(requests.get, url, timeout=60)
             server.should_exit = True
             await serving
             return response

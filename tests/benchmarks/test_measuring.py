@@ -40,8 +40,9 @@ def test_cpu_time_is_that_of_work_not_of_the_clock():
     before, own = cpu_seconds(os.getpid()), time.process_time()
     while time.process_time() < own + 0.2:
         pass
+    grown = cpu_seconds(os.getpid()) - before
 
-    assert 0.1 < cpu_seconds(os.getpid()) - before < 0.5
+    assert 0.1 < grown < time.process_time() - own + 0.1
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if "schema" in case.name or case.name == "required"])

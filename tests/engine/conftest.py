@@ -26,7 +26,9 @@ from engine.triton.client import EngineClient
 
 CHECKPOINTS = Path(__file__).parents[2] / "demo" / "checkpoints"
 EMBEDDED = (sys.executable, "-m", "engine")
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 100.0
+VLLM_START_TIMEOUT_S = 600.0
+VLLM_CACHE_BLOCK = 32
 MAX_SEQUENCES = 32
 CONTEXT_TOKENS = 2048
 
@@ -35,7 +37,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--model-dir", type=Path, action="append", help="checkpoint folder to test instead of the demo ones"
     )
-    parser.addoption("--triton-python", type=Path, help="interpreter whose environment holds Triton's server")
+    parser.addoption("--vllm-python", type=Path, help="interpreter whose environment holds vLLM; tests that core too")
+    parser.addoption("--tensorrt-llm-python", type=Path, help="the same for TensorRT-LLM; without it a stand-in")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "differs(CORE=REASON): this core does otherwise, as docs/engine.md says")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    engine = item.callspec.params.get("open_engine") if hasattr(item, "callspec") else None
+    for mark in item.iter_markers("differs"):
+        if engine in mark.kwargs:
+            pytest.skip(f"{engine} {mark.kwargs[engine]}")
 
 
 def checkpoint_dirs(config: pytest.Config) -> list[Path]:
@@ -47,6 +61,11 @@ def checkpoint_dirs(config: pytest.Config) -> list[Path]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "model_dir" in metafunc.fixturenames:
         metafunc.parametrize("model_dir", checkpoint_dirs(metafunc.config), ids=lambda d: d.name, scope="session")
+    if "open_engine" in metafunc.fixturenames:
+        more = ["vllm"] if metafunc.config.getoption("--vllm-python", None) else []
+        triton = pytest.param("triton", marks=pytest.mark.slow)
+        tensorrt_llm = pytest.param("tensorrt_llm", marks=pytest.mark.slow)
+        metafunc.parametrize("open_engine", ["core", "grpc", triton, tensorrt_llm, *more], indirect=True)
 
 
 @dataclass(frozen=True)
@@ -153,6 +172,7 @@ def make_runtime(model_dir: Path) -> Callable[..., EngineRuntime]:
     def make(**changes: Any) -> EngineRuntime:
         fields: dict[str, Any] = {
             "model_path": model_dir / "model.gguf",
+            "checkpoint_path": model_dir,
             "mmproj_path": model_dir / "mmproj.gguf",
             "tokenizer_path": model_dir / "tokenizer.json",
             "endpoint": "unix:/nowhere",
@@ -170,6 +190,7 @@ class EngineProcess:
 
     def __init__(self, runtime: EngineRuntime, folder: Path, program: Sequence[str] = EMBEDDED) -> None:
         self.endpoint = runtime.endpoint
+        self.start_timeout_s = START_TIMEOUT_S if runtime.core == "llama_cpp" else VLLM_START_TIMEOUT_S
         path = folder / "runtime.json"
         path.write_text(runtime.model_dump_json(), encoding="utf-8")
         self._errors = (folder / "stderr.txt").open("w+")
@@ -183,7 +204,7 @@ class EngineProcess:
 
     async def wait_ready(self, client: EngineClient) -> None:
         """Wait until the model is loaded."""
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + self.start_timeout_s
         while not await client.ready():
             assert self.process.poll() is None, self.errors()
             assert time.monotonic() < deadline, self.errors()
@@ -230,12 +251,9 @@ def shared_process(make_runtime: Callable[..., EngineRuntime]) -> Iterator[Engin
 
 
 @pytest.fixture(scope="session")
-def triton_program(request: pytest.FixtureRequest) -> list[str]:
-    """Return the command that runs an engine in Triton's server, or skip the test where that is not installed."""
-    python: Path | None = request.config.getoption("--triton-python", None)
-    if python is None:
-        pytest.skip("needs Triton's server: give --triton-python")
-    return [str(python), "-m", "engine.triton"]
+def triton_program(triton_python: Path) -> list[str]:
+    """Return the command that runs an engine in Triton's server."""
+    return [str(triton_python), "-m", "engine.triton"]
 
 
 @pytest.fixture(scope="session")
@@ -246,9 +264,41 @@ def shared_triton(make_runtime: Callable[..., EngineRuntime], triton_program: li
         process.stop()
 
 
-@pytest.fixture(params=["core", "grpc", "triton"])
+@pytest.fixture(scope="session")
+def vllm_python(request: pytest.FixtureRequest) -> Path:
+    """Return the interpreter with vLLM, or skip the test where none is given."""
+    python: Path | None = request.config.getoption("--vllm-python", None)
+    if python is None:
+        pytest.skip("needs vLLM: give --vllm-python")
+    return python
+
+
+@pytest.fixture(scope="session")
+def shared_vllm(make_runtime: Callable[..., EngineRuntime], vllm_python: Path) -> Iterator[EngineProcess]:
+    with tempfile.TemporaryDirectory(prefix="engine") as name:
+        runtime = make_runtime(core="vllm", endpoint=f"unix:{name}/v.sock")
+        process = EngineProcess(runtime, Path(name), [str(vllm_python), "-m", "engine"])
+        yield process
+        process.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_tensorrt_llm(
+    request: pytest.FixtureRequest, make_runtime: Callable[..., EngineRuntime]
+) -> Iterator[EngineProcess]:
+    python: Path | None = request.config.getoption("--tensorrt-llm-python", None)
+    stand_in = [sys.executable, "-m", "tests.fakes.tensorrt_llm_process"]
+    program = [str(python), "-m", "engine"] if python else stand_in
+    with tempfile.TemporaryDirectory(prefix="engine") as name:
+        runtime = make_runtime(core="tensorrt_llm", endpoint=f"unix:{name}/l.sock")
+        process = EngineProcess(runtime, Path(name), program)
+        yield process
+        process.stop()
+
+
+@pytest.fixture
 def open_engine(request: pytest.FixtureRequest, model_dir: Path) -> OpenEngine:  # noqa: ARG001
-    """Return a way to reach an engine: the core itself, or one in another process or in Triton through the client.
+    """Return a way to reach an engine: the core itself, or one in another process, in Triton or on vLLM by the client.
 
     ``model_dir`` is named because a fixture that is looked up by name does not multiply a test by checkpoints.
     """
@@ -261,7 +311,9 @@ def open_engine(request: pytest.FixtureRequest, model_dir: Path) -> OpenEngine: 
 
         return open_core
 
-    process: EngineProcess = request.getfixturevalue("shared_process" if request.param == "grpc" else "shared_triton")
+    processes = {"grpc": "shared_process", "triton": "shared_triton", "vllm": "shared_vllm"}
+    processes["tensorrt_llm"] = "shared_tensorrt_llm"
+    process: EngineProcess = request.getfixturevalue(processes[request.param])
 
     @asynccontextmanager
     async def open_client() -> AsyncIterator[Engine]:
@@ -273,6 +325,12 @@ def open_engine(request: pytest.FixtureRequest, model_dir: Path) -> OpenEngine: 
             await client.close()
 
     return open_client
+
+
+@pytest.fixture
+def cache_block(request: pytest.FixtureRequest) -> int:
+    """Return in steps of how many tokens the engine under test remembers prompts."""
+    return VLLM_CACHE_BLOCK if request.node.callspec.params["open_engine"] == "vllm" else 1
 
 
 @pytest.fixture

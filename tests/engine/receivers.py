@@ -35,7 +35,7 @@ class Recorder:
         """Whether nothing more may come."""
         return self.error is not None or bool(self.deltas and self.deltas[-1].finish_reason)
 
-    async def ended(self, deadline_s: float = 10) -> None:
+    async def ended(self, deadline_s: float = 100) -> None:
         """Wait for the end of the sequence."""
         async with asyncio.timeout(deadline_s):
             while not self.has_ended:

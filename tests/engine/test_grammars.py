@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 
 import pytest
 
 from engine.core import FinishReason, Sampling
 from engine.errors import GrammarMismatchError, InvalidGrammarError, InvalidRequestError
 
-HOT = Sampling(temperature=3.0, top_k=0, top_p=1.0, seed=11)
+HOT = Sampling(temperature=2.0, top_k=0, top_p=1.0, seed=11)
 
 
 @pytest.fixture
@@ -54,6 +53,7 @@ def test_text_never_becomes_a_special_token(run, tools, vocabulary):
     assert marker not in run(lambda engine: tools.collect(engine, wanted)).token_ids
 
 
+@pytest.mark.differs(tensorrt_llm="starts grammars with the first drawn id")
 def test_a_grammar_goes_on_after_what_has_begun(run, tools, vocabulary, spell):
     """Ids at the prompt's end that the grammar covers are taken first; ones that do not fit are refused."""
     digits = tuple(vocabulary.ids[sign] for sign in "42")
@@ -76,6 +76,7 @@ def test_a_grammar_goes_on_after_what_has_begun(run, tools, vocabulary, spell):
     assert result.finish_reason is FinishReason.STOP
 
 
+@pytest.mark.differs(tensorrt_llm="takes no min_tokens with a grammar")
 def test_a_stop_id_may_follow_where_the_grammar_may_end(run, tools, vocabulary):
     """Stop ids are drawn only in places where the grammar accepts, whatever the model prefers."""
     stop = vocabulary.ids["<turn|>"]
@@ -135,23 +136,27 @@ def test_a_costly_grammar_does_not_hold_up_others(run, tools, vocabulary):
     large = f"start: WORD{{1,50}}\nWORD: /{words}/"
 
     async def body(engine):
-        gaps = []
+        meanwhile = 0
+        begun = asyncio.Event()
 
         async def watch():
-            last = time.perf_counter()
-            async for _ in engine.generate(tools.request(vocabulary.prompt(10), 1500)):
-                now = time.perf_counter()
-                gaps.append(now - last)
-                last = now
+            nonlocal meanwhile
+            async for delta in engine.generate(tools.request(vocabulary.prompt(10), 1500)):
+                meanwhile += len(delta.token_ids)
+                begun.set()
 
         watching = asyncio.create_task(watch())
+        await begun.wait()
+        before = meanwhile
         result = await tools.collect(engine, tools.request(vocabulary.prompt(10), 4, grammar=large))
+        told = meanwhile - before
         await watching
-        return result, max(gaps)
+        return result, told
 
-    result, longest_gap = run(body)
+    result, told = run(body)
     assert result.token_ids
-    assert longest_gap < 1.0
+    # The four ids under the grammar take a step each; a core that waited for it would have told little more.
+    assert told >= 8
 
 
 def test_a_grammar_that_grows_too_complex_is_an_error(run, tools, vocabulary):

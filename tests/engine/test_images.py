@@ -74,6 +74,7 @@ def test_two_pictures_keep_their_order(run, tools, with_images):
     assert first_logprobs(forward) != pytest.approx(first_logprobs(backward), abs=1e-6)
 
 
+@pytest.mark.differs(tensorrt_llm="needs markers around pictures")
 def test_pictures_may_touch_and_may_come_last(run, tools, vocabulary):
     """Neither a marker between two pictures nor text after the last one is needed."""
     one, two = noise(96, 48, 6), noise(144, 48, 7)
@@ -82,7 +83,8 @@ def test_pictures_may_touch_and_may_come_last(run, tools, vocabulary):
     assert len(result.token_ids) == 3
 
 
-def test_a_picture_counts_for_the_prefix_cache(run, tools, with_images):
+@pytest.mark.differs(tensorrt_llm="has no block reuse for Gemma 4")
+def test_a_picture_counts_for_the_prefix_cache(run, tools, with_images, cache_block):
     """The same picture is found again; another one in its place ends the common prefix before it."""
     one, other = noise(288, 240, 8), noise(288, 240, 9)
 
@@ -96,7 +98,7 @@ def test_a_picture_counts_for_the_prefix_cache(run, tools, with_images):
 
     first, again, changed = run(body)
     assert first.usage.cached_tokens == 0
-    assert again.usage.cached_tokens == again.usage.prompt_tokens - 1
+    assert again.usage.cached_tokens == (again.usage.prompt_tokens - 1) // cache_block * cache_block
     assert again.token_ids == first.token_ids
     assert changed.usage.cached_tokens <= 9
 

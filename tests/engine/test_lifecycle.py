@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,9 @@ from engine.core import FinishReason
 from engine.errors import EngineError, EngineUnavailableError, QueueFullError
 from engine.llama_cpp.core import LlamaCppCore
 from engine.triton.client import EngineClient
+from engine.triton.connection import ConnectionOptions
+from tests.fakes.measuring import best
+from tests.fakes.processes import free_port
 
 ENDLESS = 1900
 """More ids than are drawn before the test is over."""
@@ -58,11 +60,10 @@ def test_closing_the_iterator_frees_the_slot(run, tools, vocabulary):
         assert (await tools.stats_of(engine))[0] == 1
         await deltas.aclose()
         begun = time.perf_counter()
-        await tools.wait_until(is_idle(engine, tools), 5)
+        await tools.wait_until(is_idle(engine, tools), 60)
         return time.perf_counter() - begun
 
-    # A busy machine can spoil one measurement, so the best of three counts.
-    assert min(run(body) for _ in range(3)) < 0.25
+    assert best(lambda: run(body), below=0.25) < 0.25
 
 
 def test_a_cancelled_consumer_frees_the_slot(run, tools, vocabulary):
@@ -70,11 +71,11 @@ def test_a_cancelled_consumer_frees_the_slot(run, tools, vocabulary):
 
     async def body(engine):
         task = asyncio.create_task(tools.collect(engine, tools.request(vocabulary.prompt(8), ENDLESS)))
-        await tools.wait_until(lambda: _runs(engine, tools), 5)
+        await tools.wait_until(lambda: _runs(engine, tools), 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await tools.wait_until(is_idle(engine, tools), 5)
+        await tools.wait_until(is_idle(engine, tools), 60)
 
     run(body)
 
@@ -86,21 +87,19 @@ async def _runs(engine, tools):
 def test_the_core_aborts_by_id(shared_core, tools, vocabulary):
     """abort() ends a running sequence with ABORT and its usage in well under 50 ms."""
 
-    async def main():
+    async def aborted():
         deltas = await started(shared_core, tools.request(vocabulary.prompt(8), ENDLESS, request_id="victim"))
         begun = time.perf_counter()
         await shared_core.abort("victim")
         last = [delta async for delta in deltas][-1]
         took = time.perf_counter() - begun
-        await tools.wait_until(is_idle(shared_core, tools), 5)
-        return last, took
+        await tools.wait_until(is_idle(shared_core, tools), 60)
+        assert last.finish_reason is FinishReason.ABORT
+        assert last.usage is not None
+        assert last.usage.completion_tokens >= 1
+        return took
 
-    # A busy machine can spoil one measurement, so the best of three counts.
-    last, took = min((asyncio.run(main()) for _ in range(3)), key=lambda result: result[1])
-    assert last.finish_reason is FinishReason.ABORT
-    assert last.usage is not None
-    assert last.usage.completion_tokens >= 1
-    assert took < 0.05
+    assert best(lambda: asyncio.run(aborted()), below=0.05) < 0.05
 
 
 def test_the_core_aborts_while_preparing(shared_core, tools, vocabulary):
@@ -110,7 +109,7 @@ def test_the_core_aborts_while_preparing(shared_core, tools, vocabulary):
 
     async def main():
         task = asyncio.create_task(tools.collect(shared_core, wanted))
-        await tools.wait_until(lambda: _waits(shared_core, tools), 5)
+        await tools.wait_until(lambda: _waits(shared_core, tools), 60)
         await shared_core.abort("early")
         return await task
 
@@ -137,7 +136,7 @@ def test_the_client_aborts_by_id(shared_process, tools, vocabulary):
             await client.abort("victim")
             with pytest.raises((EngineUnavailableError, asyncio.CancelledError)):
                 _ = [delta async for delta in deltas]
-            await tools.wait_until(is_idle(client, tools), 5)
+            await tools.wait_until(is_idle(client, tools), 60)
 
     asyncio.run(main())
 
@@ -155,7 +154,7 @@ def test_the_queue_has_a_limit_and_order(make_runtime, tools, vocabulary):
             order.append(name)
 
         waiting = [asyncio.create_task(wait(*job)) for job in (("plain", 0), ("urgent", 5))]
-        await tools.wait_until(lambda: _queued(core, tools, 2), 5)
+        await tools.wait_until(lambda: _queued(core, tools, 2), 60)
         with pytest.raises(QueueFullError):
             await tools.collect(core, tools.request(vocabulary.prompt(8), 1))
         await first.aclose()
@@ -212,7 +211,8 @@ def test_a_loading_engine_is_live_but_refuses(start_process, tools, vocabulary, 
 
     async def main():
         process = start_process(model_path=endless)
-        client = EngineClient([process.endpoint])
+        # On a busy machine the process may need longer than a request usually waits for its server.
+        client = EngineClient([process.endpoint], ConnectionOptions(connect_timeout_s=100))
         try:
             with pytest.raises(EngineUnavailableError, match="loading"):
                 await tools.collect(client, tools.request(vocabulary.prompt(8), 1))
@@ -222,7 +222,7 @@ def test_a_loading_engine_is_live_but_refuses(start_process, tools, vocabulary, 
         finally:
             await client.close()
         process.process.send_signal(signal.SIGTERM)
-        return process.process.wait(10)
+        return process.process.wait(100)
 
     assert asyncio.run(main()) == 0
 
@@ -240,7 +240,7 @@ def test_sigterm_stops_cleanly(start_process, tools, vocabulary):
         return process
 
     process = asyncio.run(main())
-    assert process.process.wait(15) == 0
+    assert process.process.wait(100) == 0
     assert not Path(process.endpoint.removeprefix("unix:")).exists()
 
 
@@ -263,26 +263,24 @@ def test_a_vanished_client_frees_its_slot(shared_process, tools, vocabulary, tmp
 
     async def main():
         async with connected(shared_process) as client:
-            await tools.wait_until(is_idle(client, tools), 5)
+            await tools.wait_until(is_idle(client, tools), 60)
             child = subprocess.Popen([sys.executable, str(script), shared_process.endpoint], stdout=subprocess.PIPE)
             assert child.stdout is not None
             assert child.stdout.read(1) == b"x"
             child.kill()
-            child.wait(5)
+            child.wait(100)
             child.stdout.close()
             begun = time.perf_counter()
-            await tools.wait_until(is_idle(client, tools), 5)
+            await tools.wait_until(is_idle(client, tools), 60)
             return time.perf_counter() - begun
 
-    assert min(asyncio.run(main()) for _ in range(2)) < 0.5
+    assert best(lambda: asyncio.run(main()), below=0.5) < 0.5
 
 
 def test_the_engine_dies_with_its_parent(make_runtime, tmp_path, tools):
     """An engine whose parent is killed does not stay behind."""
     runtime = tmp_path / "runtime.json"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     runtime.write_text(make_runtime(endpoint=f"127.0.0.1:{port}").model_dump_json(), encoding="utf-8")
     parent_script = (
         "import subprocess, sys, time\n"
@@ -299,12 +297,12 @@ def test_the_engine_dies_with_its_parent(make_runtime, tmp_path, tools):
     async def main():
         client = EngineClient([f"127.0.0.1:{port}"])
         try:
-            await tools.wait_until(client.ready, 30)
+            await tools.wait_until(client.ready, 60)
         finally:
             await client.close()
         parent.kill()
-        parent.wait(5)
-        await tools.wait_until(lambda: _is_gone(engine_pid), 15)
+        parent.wait(100)
+        await tools.wait_until(lambda: _is_gone(engine_pid), 60)
 
     asyncio.run(main())
     parent.stdout.close()

@@ -132,7 +132,7 @@ def test_the_vision_tower_of_another_model_is_refused(make_runtime, model_dir, t
 def test_the_process_exits_with_one_clear_line(start_process, tmp_path):
     """A model that cannot be loaded ends the process with status 1 and the reason as the last line."""
     process = start_process(model_path=tmp_path / "missing.gguf")
-    assert process.process.wait(30) == 1
+    assert process.process.wait(100) == 1
     last = process.errors().strip().splitlines()[-1]
     assert last.startswith("engine: the model file")
     assert "No such file" in last

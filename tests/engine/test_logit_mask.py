@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from engine.llama_cpp.logit_mask import MaskWriter
+from engine.logit_mask import MaskWriter
 
 
 def plainly(row, allowed):

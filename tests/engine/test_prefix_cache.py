@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from engine.images import ImageRun
 from engine.llama_cpp.prefill_budget import PrefillBudget
 from engine.llama_cpp.prefix_cache import (
     Checkpoint,
-    ImageRun,
     Planner,
     Prompt,
     Resident,

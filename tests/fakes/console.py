@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.fakes import commands
+
 TIMEOUT_S = 90
 _FOREIGN = (
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE",
@@ -34,16 +36,13 @@ def script(name: str) -> str:
 
 def run(name: str, *arguments: str, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a console script to its end."""
-    return subprocess.run(
-        [script(name), *arguments],
-        capture_output=True, text=True, timeout=TIMEOUT_S, env=environment(variables), check=False,
-    )  # fmt: skip
+    return commands.run([script(name), *arguments], environment(variables), TIMEOUT_S)
 
 
 def cpu_seconds(name: str, *arguments: str, variables: Mapping[str, str] | None = None) -> float:
     """Return the processor time that a console script takes, with that of what it starts."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    run(name, *arguments, variables=variables)
+    subprocess.run([script(name), *arguments], capture_output=True, env=environment(variables), check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, Self
 
-DEADLINE_S = 20.0
+DEADLINE_S = 100.0
 
 Handler = Callable[["Exchange"], Awaitable[None]]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import secrets
 import socket
 import subprocess
 import time
@@ -13,8 +15,13 @@ import requests
 
 from config.environment import child_environment
 
-DEADLINE_S = 60.0
+DEADLINE_S = 100.0
+"""Long enough for a machine that is busy with much else: what is missed by then does not come."""
+TLS_DATA = Path(__file__).parent.parent / "data" / "server_tls"
+"""Certificates for servers of tests; ``ca.pem`` signed them."""
 _PAUSE_S = 0.02
+_PORTS_FROM = 10_000
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def wait_until(condition: Callable[[], bool], *, deadline_s: float = DEADLINE_S, what: str = "condition") -> None:
@@ -32,17 +39,35 @@ def wait_until(condition: Callable[[], bool], *, deadline_s: float = DEADLINE_S,
 
 
 def free_port() -> int:
-    """Return a TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port that is free and stays so until it is bound.
+
+    It lies below those that the kernel gives to outgoing connections, and is given once only: for the rest of its life
+    this process holds a name for it that every other test process sees.
+    """
+    ports = range(_PORTS_FROM, int(_EPHEMERAL.read_text().split()[0]))
+    while True:
+        port = secrets.choice(ports)
+        reservation = socket.socket(socket.AF_UNIX)
+        try:
+            reservation.bind(f"\0gemma4-nim-test-port-{port}")
+            with socket.socket() as probe:
+                probe.bind(("", port))
+        except OSError as error:
+            reservation.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            reservation.detach()  # open until this process ends
+            return port
 
 
 class ServerProcess:
     """A process that serves HTTP on a port of this machine; a context manager."""
 
     def __init__(self, command: Sequence[str], port: int, log_path: Path, variables: Mapping[str, str]) -> None:
-        self.base_url = f"http://127.0.0.1:{port}"
+        is_encrypted = variables.get("NIM_SSL_MODE", "disabled") != "disabled"
+        self.base_url = f"{'https' if is_encrypted else 'http'}://127.0.0.1:{port}"
+        self.authority = TLS_DATA / "ca.pem" if is_encrypted else None
         self._command = list(command)
         self._log_path = log_path
         kept = {name: value for name, value in child_environment({}).items() if not name.startswith("NIM_")}
@@ -77,7 +102,7 @@ class ServerProcess:
         return self._log_path.read_text(errors="replace")
 
     def children(self, package: str) -> list[int]:
-        """Return the process ids of its children that run ``python -m PACKAGE``."""
+        """Return the process ids of its children that run ``python -m PACKAGE``, or a package within it."""
         found = []
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit():
@@ -88,15 +113,16 @@ class ServerProcess:
             except (OSError, ValueError):
                 continue
             is_ours = self.process is not None and parent == self.process.pid
-            if is_ours and b"-m" in words and package.encode() in words:
+            if is_ours and b"-m" in words and (words[words.index(b"-m") + 1] + b".").startswith(f"{package}.".encode()):
                 found.append(int(folder.name))
         return found
 
     def is_ready(self) -> bool:
         """Tell whether the readiness route says so."""
         try:
-            return requests.get(f"{self.base_url}/v1/health/ready", timeout=5).ok
-        except requests.ConnectionError:
+            verify = True if self.authority is None else str(self.authority)
+            return requests.get(f"{self.base_url}/v1/health/ready", timeout=60, verify=verify).ok
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
     def _check_alive(self) -> None:

@@ -16,7 +16,7 @@ from engine.core import EngineDelta, EngineLimits, EngineRequest, EngineStats
 from engine.errors import EngineError
 from engine.server import InferenceService, create_server
 
-DEADLINE_S = 20.0
+DEADLINE_S = 100.0
 
 Action = EngineDelta | EngineError | threading.Event
 """What a script does next: send a delta, fail, or wait until the test sets the event."""

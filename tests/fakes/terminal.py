@@ -14,7 +14,7 @@ from typing import Self
 
 from config.environment import child_environment
 
-DEADLINE_S = 60.0
+DEADLINE_S = 100.0
 CTRL_C = "\x03"
 CTRL_D = "\x04"
 ENTER = "\r"

@@ -73,7 +73,7 @@ def test_nothing_continues_what_was_flushed() -> None:
 def test_hostile_text_costs_linear_time(stop: str) -> None:
     """A million characters that always look like the beginning of the stop text take seconds at most."""
     matcher = StopMatcher([stop])
-    started = time.perf_counter()
+    started = time.thread_time()
     shown = sum(len(matcher.feed("a" * 100)) for _ in range(MILLION // 100))
     assert shown + len(matcher.flush()) == MILLION
-    assert time.perf_counter() - started < 20
+    assert time.thread_time() - started < 20

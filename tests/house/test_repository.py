@@ -100,8 +100,9 @@ def test_every_setting_is_read_somewhere() -> None:
         for name in model.model_fields
         if not re.search(rf"\b(?:{section}|settings|launch_settings)\.{name}\b", code)
     ]
-    # Read inside config/ itself, before anything else runs.
-    assert set(unread) == {"log.level", "log.jsonl", "launch.strict_config"} - _read_outside(code)
+    # Read inside config/ itself: before anything else runs, or where launcher and API share the reader.
+    certificates = {"tls.certs_path", "tls.key_path", "tls.ca_certs_path"}
+    assert set(unread) == {"log.level", "log.jsonl", "launch.strict_config"} - _read_outside(code) | certificates
 
 
 def _read_outside(code: str) -> set[str]:
@@ -145,6 +146,7 @@ def _requirements(project: dict[str, object]) -> Iterator[tuple[str, str]]:
         (info["dependencies"], "runtime.txt"),
         (groups["build"], "runtime.txt"),
         (groups["dev"], "dev.txt"),
+        (groups["triton"], "triton.txt"),
     ):
         yield from ((line, lock) for line in lines)
     yield from ((line, "train.txt") for line in [*info["dependencies"], *groups["train"]])
@@ -155,7 +157,7 @@ def test_lock_files_are_in_step_with_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     script = _lock_script()
 
-    for name in ("runtime.txt", "dev.txt", "train.txt"):
+    for name in ("runtime.txt", "dev.txt", "triton.txt", "train.txt"):
         assert f"{script.MARK}{script.fingerprint(project)}\n" in (ROOT / "locks" / name).read_text(), name
     for line, lock in _requirements(project):
         requirement = Requirement(line)
@@ -164,7 +166,7 @@ def test_lock_files_are_in_step_with_the_project() -> None:
         assert all(requirement.specifier.contains(version) for version in versions), f"{lock}: {line}"
 
 
-@pytest.mark.parametrize("name", ["runtime.txt", "dev.txt"])
+@pytest.mark.parametrize("name", ["runtime.txt", "dev.txt", "triton.txt"])
 def test_every_locked_package_has_hashes(name: str) -> None:
     """Hashes let pip check every file that it installs; nothing names where it comes from."""
     text = (ROOT / "locks" / name).read_text()

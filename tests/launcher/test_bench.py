@@ -21,6 +21,7 @@ from launcher.commands.bench.prompts import PROBE_WORDS, WordCost
 from launcher.commands.bench.statistics import distribution, percentile, summarise
 from launcher.commands.bench.stream_request import Sample
 from launcher.errors import ExitCode
+from tests.fakes import commands
 from tests.fakes.openai_server import FakeServer, openai_server
 from tests.fakes.processes import wait_until
 from tests.fakes.terminal import Terminal
@@ -44,9 +45,7 @@ def _environment() -> dict[str, str]:
 
 
 def _bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, env=_environment(), check=False
-    )
+    return commands.run([*COMMAND, *arguments], _environment(), TIMEOUT_S)
 
 
 def _json(*arguments: str) -> dict[str, Any]:
@@ -66,7 +65,9 @@ def test_figures_are_those_of_the_server(server: FakeServer) -> None:
         assert level["prompt_tokens"] == 4 * 25
         assert level["completion_tokens"] == 4 * 3
         assert level["ttft"]["smallest"] >= TOKEN_S
-        assert level["token_time"]["smallest"] >= TOKEN_S * 0.9
+        # Who reads a first token late sees less time between the others, so only their sum is sure.
+        assert level["ttft"]["mean"] + 2 * level["token_time"]["mean"] >= 3 * TOKEN_S
+        assert level["ttft"]["mean"] + 2 * level["token_time"]["mean"] <= level["request_time"]["mean"]
         assert level["request_time"]["smallest"] >= 3 * TOKEN_S
         assert level["output_tokens_per_second"] == pytest.approx(12 / level["seconds"])
         assert level["total_tokens_per_second"] == pytest.approx(112 / level["seconds"])

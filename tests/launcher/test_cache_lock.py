@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,6 +30,18 @@ BODY = content(30 * PIECE, 11)
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
     return Cache(tmp_path / "cache", lease_s=0.8)
+
+
+class Clock:
+    """The time of those who wait for the lock: it passes when they sleep."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        clock = SimpleNamespace(monotonic=lambda: self.now, sleep=self._sleep, time_ns=time.time_ns)
+        monkeypatch.setattr("launcher.cache.lock.time", clock)
+
+    def _sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 def lease_path(cache: Cache) -> Path:
@@ -55,12 +68,10 @@ def test_the_second_process_waits_and_shows_the_first_ones_progress(cache: Cache
         words = [sys.executable, "-c", code, str(cache.root), f"{server.url}/f"]
         first = subprocess.Popen(words, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
         try:
-            wait_until(
-                lambda: (read_lease(lease_path(cache)) or {}).get("state", {}).get("bytes_done", 0) > 0, deadline_s=60
-            )
+            wait_until(lambda: (read_lease(lease_path(cache)) or {}).get("state", {}).get("bytes_done", 0) > 0)
             seen = Seen(lambda state: released.set() if state.phase is Phase.WAITING and state.bytes_done else None)
             folder = fetch_workspace([FileRequest("f", f"{server.url}/f")], cache, access(), seen)
-            assert first.wait(60) == 0
+            assert first.wait(100) == 0
         finally:
             first.kill()
             first.wait()
@@ -74,7 +85,9 @@ def test_the_second_process_waits_and_shows_the_first_ones_progress(cache: Cache
     assert not lease_path(cache).exists()
 
 
-def test_a_writer_that_was_killed_on_this_machine_is_replaced_at_once(cache: Cache) -> None:
+def test_a_writer_that_was_killed_on_this_machine_is_replaced_at_once(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The kernel freed its lock; nobody waits for its lease to run out."""
     code = (
         "import sys, time; from pathlib import Path; from launcher.cache.store import Cache;"
@@ -90,49 +103,42 @@ def test_a_writer_that_was_killed_on_this_machine_is_replaced_at_once(cache: Cac
     holder.wait()
     assert lease_path(cache).exists()
 
-    start = time.monotonic()
+    clock = Clock(monkeypatch)
     with WriterLock(Cache(cache.root, lease_s=1000)).acquire(Silent()):
-        assert time.monotonic() - start < 5
+        assert clock.now < 5
 
 
-def test_a_dead_writer_on_another_machine_is_replaced_when_its_lease_has_not_changed_for_long(cache: Cache) -> None:
+def test_a_dead_writer_on_another_machine_is_replaced_when_its_lease_has_not_changed_for_long(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the waiter's own clock: the time in the lease may be of any clock."""
     cache.notes.mkdir(parents=True)
     lease_path(cache).write_text(
         json.dumps({"token": "x", "machine": "other", "host": "gone", "pid": 7, "beat": 2**62})
     )
     seen = Seen()
+    clock = Clock(monkeypatch)
 
-    start = time.monotonic()
     with WriterLock(cache).acquire(seen):
-        assert time.monotonic() - start >= cache.lease_s
+        assert clock.now >= cache.lease_s
     assert seen.states[0].note == "waiting for gone (process 7), which fills the cache"
 
 
-def test_a_living_writer_on_another_machine_is_waited_for(cache: Cache) -> None:
+def test_a_living_writer_on_another_machine_is_waited_for(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lease changes, so it is not taken over however long it takes; when it goes, the next one writes."""
     cache.notes.mkdir(parents=True)
-    stop = threading.Event()
+    clock = Clock(monkeypatch)
 
-    def live() -> None:
-        beat = 0
-        while not stop.wait(0.1):
-            beat += 1
-            lease = {"token": "x", "machine": "other", "host": "far", "pid": 7, "beat": beat}
-            write_atomically(lease_path(cache), json.dumps(lease).encode())
-        lease_path(cache).unlink()
+    def live(_: object = None) -> None:
+        if clock.now > 3 * cache.lease_s:
+            lease_path(cache).unlink()
+            return
+        lease = {"token": "x", "machine": "other", "host": "far", "pid": 7, "beat": clock.now}
+        write_atomically(lease_path(cache), json.dumps(lease).encode())
 
-    other = threading.Thread(target=live)
-    other.start()
-    wait_until(lease_path(cache).exists, deadline_s=5)
-    seen = Seen(lambda _: stop.set() if time.monotonic() - start > 3 * cache.lease_s else None)
-    start = time.monotonic()
-    try:
-        with WriterLock(cache).acquire(seen):
-            assert time.monotonic() - start > 2 * cache.lease_s
-    finally:
-        stop.set()
-        other.join()
+    live()
+    with WriterLock(cache).acquire(Seen(live)):
+        assert clock.now > 3 * cache.lease_s
 
 
 def test_a_volume_without_locks_has_one_writer_too(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,12 +152,13 @@ def test_a_volume_without_locks_has_one_writer_too(cache: Cache, monkeypatch: py
     order: list[str] = []
     first = WriterLock(cache, renew_s=0.1).acquire(Silent())
     seen = Seen(lambda _: order.append("waits"))
-    second = threading.Thread(target=lambda: order.append("writes") if WriterLock(cache).acquire(seen) else None)
+    patient = WriterLock(Cache(cache.root, lease_s=1000))
+    second = threading.Thread(target=lambda: order.append("writes") if patient.acquire(seen) else None)
     with first:
         second.start()
-        wait_until(lambda: len(order) > 1, deadline_s=10)
+        wait_until(lambda: len(order) > 1)
         assert "writes" not in order
-    second.join(20)
+    second.join(100)
 
     assert order[-1] == "writes"
 
@@ -161,7 +168,7 @@ def test_the_lease_carries_the_progress_and_goes_with_its_holder(cache: Cache) -
     file = FileState("a", FilePhase.DOWNLOADING, 5, 10)
     with WriterLock(cache, renew_s=0.05).acquire(Silent()) as lock:
         lock.report(DownloadState(Phase.DOWNLOADING, 5, 10, 5, 1.0, 5.0, (file,)))
-        wait_until(lambda: (read_lease(lease_path(cache)) or {}).get("state", {}).get("bytes_done") == 5, deadline_s=5)
+        wait_until(lambda: (read_lease(lease_path(cache)) or {}).get("state", {}).get("bytes_done") == 5)
 
     assert read_lease(lease_path(cache)) is None
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import ExitCode
+from tests.fakes import commands
 from tests.fakes.openai_server import FakeServer, openai_server
 from tests.fakes.pictures import plain
 from tests.fakes.processes import wait_until
@@ -26,10 +27,7 @@ TIMEOUT_S = 90
 def _chat(*arguments: str, text: str | bytes = "") -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("NIM_")}
     data = text.encode() if isinstance(text, str) else text
-    done = subprocess.run(
-        [*COMMAND, *arguments], input=data, capture_output=True, timeout=TIMEOUT_S, env=kept, check=False
-    )
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    return commands.run([*COMMAND, *arguments], kept, TIMEOUT_S, data)
 
 
 @pytest.fixture
@@ -262,7 +260,7 @@ def test_no_color_is_honoured(server: FakeServer) -> None:
 def test_interrupt_stops_the_answer_and_not_the_chat(server: FakeServer) -> None:
     """Ctrl-C closes the connection; what had come stays in the conversation, and the next question is answered."""
     go_on = threading.Event()
-    server.script.answer = ({"content": "Once upon"}, lambda: go_on.wait(30) and None, *({"content": " more"},) * 2000)
+    server.script.answer = ({"content": "Once upon"}, lambda: go_on.wait(100) and None, *({"content": " more"},) * 2000)
     with _terminal(server) as terminal:
         terminal.wait_for("> ")
         terminal.type(f"a story{ENTER}")

@@ -19,6 +19,7 @@ from launcher.errors import ExitCode
 from tests.fakes import console
 from tests.fakes.file_server import file_server
 from tests.fakes.manifests import write_manifest
+from tests.fakes.measuring import best
 from tests.fakes.processes import free_port
 from tests.launcher import systems
 
@@ -229,4 +230,4 @@ def test_processor_without_its_instructions_is_a_failure() -> None:
 
 def test_takes_little_time(variables: dict[str, str]) -> None:
     """All checks of a healthy machine take less than a second and a half of processor time."""
-    assert any(console.cpu_seconds("gemma4-nim", "doctor", variables=variables) < 1.5 for _ in range(3))
+    assert best(lambda: console.cpu_seconds("gemma4-nim", "doctor", variables=variables), below=1.5) < 1.5

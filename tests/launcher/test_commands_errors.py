@@ -97,14 +97,14 @@ def test_interrupted_download_goes_on(tmp_path: Path) -> None:
     def hold(wanted: str) -> None:
         if wanted != "bytes=0-0":
             began.set()
-            go_on.wait(30)
+            go_on.wait(100)
 
     with file_server(tmp_path) as server:
         server.hold = hold
         command = [console.script("download-to-cache"), "--model-uri", f"{server.url}/model.gguf"]
         variables = console.environment({"NIM_CACHE_PATH": str(tmp_path / "cache")})
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=variables)
-        assert began.wait(60)
+        assert began.wait(100)
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
         go_on.set()

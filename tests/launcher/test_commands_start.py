@@ -62,7 +62,7 @@ def test_profile_is_downloaded_and_served_also_offline(place: Place, tmp_path: P
     """The first start fetches the profile's files, the second has them; both answer, under the profile's names."""
     with _serve(place.variables, tmp_path / "first.log") as server:
         assert "Paris" in _ask(server.base_url)
-        names = [model["id"] for model in requests.get(f"{server.base_url}/v1/models", timeout=5).json()["data"]]
+        names = [model["id"] for model in requests.get(f"{server.base_url}/v1/models", timeout=60).json()["data"]]
         log = server.log()
     asked = len(place.server.paths)
     with _serve(place.variables | {"NIM_OFFLINE": "1"}, tmp_path / "second.log") as server:
@@ -81,7 +81,7 @@ def test_model_by_its_address_is_downloaded_and_served(place: Place, tmp_path: P
     variables = {"NIM_CACHE_PATH": str(tmp_path / "cache")}
     with ServerProcess(command, free_port(), tmp_path / "log", variables) as server:
         assert "Paris" in _ask(server.base_url)
-        names = [model["id"] for model in requests.get(f"{server.base_url}/v1/models", timeout=5).json()["data"]]
+        names = [model["id"] for model in requests.get(f"{server.base_url}/v1/models", timeout=60).json()["data"]]
 
     assert names == ["mine"]
 

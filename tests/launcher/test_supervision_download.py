@@ -39,7 +39,7 @@ class _Source(http.server.BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         if start >= SIZE // 2:
-            self.may_go_on.wait(60)
+            self.may_go_on.wait(100)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.wfile.write(body[start : end + 1])
 
@@ -74,7 +74,7 @@ def test_probes_are_answered_during_the_download(source: tuple[str, threading.Ev
 
     def body() -> dict[str, Any]:
         try:
-            bodies.append(requests.get(f"{url}/health/ready", timeout=5).json())
+            bodies.append(requests.get(f"{url}/health/ready", timeout=60).json())
         except requests.ConnectionError:
             return {}
         return bodies[-1]
@@ -87,13 +87,13 @@ def test_probes_are_answered_during_the_download(source: tuple[str, threading.Ev
     ):
         try:
             wait_until(lambda: body().get("bytes_done", 0) > 0, what="first half")
-            assert requests.get(f"{url}/health/live", timeout=5).status_code == 200
-            assert requests.post(f"{url}/chat/completions", json={}, timeout=5).status_code == 503
+            assert requests.get(f"{url}/health/live", timeout=60).status_code == 200
+            assert requests.post(f"{url}/chat/completions", json={}, timeout=60).status_code == 503
             source[1].set()
             wait_until(lambda: body().get("status") == "ready", what="ready")
         finally:
             server.terminate()
-        assert server.wait(60) == 0, (tmp_path / "log").read_text()
+        assert server.wait(100) == 0, (tmp_path / "log").read_text()
 
     downloading = [body for body in bodies if body.get("phase") == "downloading"]
     assert 0 < downloading[-1]["bytes_done"] <= downloading[-1]["bytes_total"] == SIZE

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -31,11 +32,11 @@ from launcher.workspace import Workspace
 from tests.fakes import health_server
 from tests.fakes.processes import free_port, wait_until
 
-LIMITS = Limits(start_timeout_s=30, grace_s=5, max_restarts=3)
+LIMITS = Limits(start_timeout_s=100, grace_s=100, max_restarts=3)
 
 
 def _get(port: int, path: str) -> tuple[int, dict[str, Any], dict[str, str]]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
@@ -61,10 +62,10 @@ def fronted() -> Iterator[tuple[int, dict[str, Any]]]:
 
         thread = threading.Thread(target=lambda: asyncio.run(serve()))
         thread.start()
-        started.wait(10)
+        started.wait(100)
         yield listener.getsockname()[1], status
         stop.set()
-        thread.join(10)
+        thread.join(100)
 
 
 def test_live_is_200_before_the_api_runs(fronted: tuple[int, dict[str, Any]]) -> None:
@@ -100,7 +101,7 @@ def test_everything_else_is_told_to_come_again(fronted: tuple[int, dict[str, Any
 def test_garbage_does_no_harm(fronted: tuple[int, dict[str, Any]], data: bytes) -> None:
     """Whoever speaks something else than HTTP is cut off, and the next one is answered."""
     with (
-        socket.create_connection(("127.0.0.1", fronted[0]), timeout=10) as connection,
+        socket.create_connection(("127.0.0.1", fronted[0]), timeout=60) as connection,
         contextlib.suppress(ConnectionResetError, BrokenPipeError),
     ):
         connection.sendall(data)
@@ -112,7 +113,7 @@ def test_garbage_does_no_harm(fronted: tuple[int, dict[str, Any]], data: bytes) 
 
 def test_large_body_does_not_spoil_the_answer(fronted: tuple[int, dict[str, Any]]) -> None:
     """A client that sends a picture gets the 503 and not a reset connection."""
-    connection = http.client.HTTPConnection("127.0.0.1", fronted[0], timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", fronted[0], timeout=60)
     connection.request("POST", "/v1/chat/completions", body=b"x" * 300_000)
 
     assert connection.getresponse().status == 503
@@ -126,6 +127,16 @@ def test_any_head_gets_a_whole_response(head: bytes) -> None:
 
     assert answer_head.startswith((b"HTTP/1.1 503 ", b"HTTP/1.1 200 "))
     assert json.loads(body) if head.split(b"\r\n")[0].split(b" ")[0] != b"HEAD" else body == b""
+
+
+@pytest.mark.parametrize("path", [b"/v1/health/live", b"/v1/models"])
+def test_request_ids_are_echoed(path: bytes) -> None:
+    """The front takes over a harmless id of the caller's, as the API does, and gives one to every other request."""
+    head = b"GET %s HTTP/1.1\r\nhost: x\r\n%s\r\n"
+
+    assert b"\r\nx-request-id: abc-1\r\n" in respond(head % (path, b"X-Request-ID: abc-1\r\n"), {})
+    assert b"x-request-id: a b" not in respond(head % (path, b"X-Request-ID: a b\r\n"), {})
+    assert re.search(rb"\r\nx-request-id: [0-9a-f]{32}\r\n", respond(head % (path, b""), {}))
 
 
 def test_taken_port_is_refused() -> None:
@@ -168,7 +179,7 @@ class Run:
             # A run that ends by itself must not leave the signal to the tests' own process.
             before = signal.signal(signal.SIGTERM, lambda *_: None)
             self.has_ended = True
-            watcher.join(30)
+            watcher.join(100)
             signal.signal(signal.SIGTERM, before)
         if self.failure is not None:
             raise self.failure
@@ -237,7 +248,7 @@ def test_port_is_never_closed_during_a_start(run: Run) -> None:
 
     def prepare(workspace: Workspace, phases: Phases) -> Prepared:
         phases.progress("downloading", 1, 4, eta_seconds=3)
-        downloaded.wait(30)
+        downloaded.wait(100)
         return run.prepare(workspace, phases)
 
     run.go(watch, prepare)

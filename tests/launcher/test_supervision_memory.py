@@ -79,7 +79,7 @@ def test_guard_returns_when_memory_runs_out() -> None:
     readings: Iterable[int | None] = iter([None, 60 * GIB, GIB])
     guard = MemoryGuard(FLOOR, lambda: next(iter(readings)))
 
-    sample = asyncio.run(asyncio.wait_for(guard.watch(), 10))
+    sample = asyncio.run(asyncio.wait_for(guard.watch(), 60))
 
     assert sample.available == GIB
 

@@ -29,7 +29,7 @@ def _lines_of(program: str) -> list[dict[str, object]]:
         child = await start(command, JsonLines(Redactor(["top-secret"]), stream))
         assert await child.wait() == 0
 
-    asyncio.run(asyncio.wait_for(run(), 30))
+    asyncio.run(asyncio.wait_for(run(), 60))
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 

@@ -158,3 +158,18 @@ def test_what_cannot_be_seen_counts_as_nothing(tmp_path: Path) -> None:
 
     assert LoadProgress(2**22, (path, tmp_path / "absent")).done() == 0
     assert LoadProgress(os.getpid(), (tmp_path / "absent",)).total() == 0
+
+
+def test_restarts_are_kept_through_all_phases() -> None:
+    """How often which process was started again stands beside whatever phase follows."""
+    recorder = Recorder()
+    phases = recorder.phases()
+    phases.enter("loading", bytes_done=1)
+    assert "restarts" not in recorder.written[-1]
+
+    phases.note_restart("engine")
+    assert recorder.written[-1] == {"phase": "loading", "bytes_done": 1, "restarts": {"engine": 1}}
+    phases.note_restart("engine")
+    phases.note_restart("api")
+    phases.enter("ready")
+    assert recorder.written[-1] == {"phase": "ready", "restarts": {"engine": 2, "api": 1}}

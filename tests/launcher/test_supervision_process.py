@@ -65,7 +65,7 @@ def test_workers_of_a_killed_process_are_ended(tmp_path: Path) -> None:
 
     worker = asyncio.run(asyncio.wait_for(run(), 60))
 
-    wait_until(lambda: not _is_running(worker), deadline_s=20, what="worker gone")
+    wait_until(lambda: not _is_running(worker), what="worker gone")
 
 
 def test_orphans_are_buried_and_own_children_are_not() -> None:
@@ -84,4 +84,4 @@ def test_command_that_does_not_serve_can_be_ended(number: signal.Signals, status
         process.stdout.readline()
         process.send_signal(number)
 
-        assert process.wait(60) == status
+        assert process.wait(100) == status

@@ -22,7 +22,7 @@ from launcher.workspace import Workspace
 from tests.fakes import health_server
 from tests.fakes.processes import free_port
 
-DEADLINE_S = 30.0
+DEADLINE_S = 100.0
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Stage:
     ) -> None:
         """Run the supervisor; ``during`` runs beside it and ends by sending a signal."""
         workspace = Workspace(self.folder)
-        limits = limits or Limits(start_timeout_s=20, grace_s=5, max_restarts=3)
+        limits = limits or Limits(start_timeout_s=DEADLINE_S, grace_s=DEADLINE_S, max_restarts=3)
         supervisor = Supervisor(workspace, HealthProbe("127.0.0.1", self.port), limits, lambda: self.ready.append(True))
 
         async def both() -> None:
@@ -124,7 +124,9 @@ def test_killed_engine_is_started_again(stage: Stage) -> None:
 def test_engine_that_crashes_for_ever_ends_the_launcher(stage: Stage) -> None:
     """After the allowed number of crashes the launcher gives up with the engine's own exit code."""
     with pytest.raises(LaunchError) as caught:
-        stage.run(engine="crashes-when-ready", limits=Limits(start_timeout_s=20, grace_s=5, max_restarts=1))
+        stage.run(
+            engine="crashes-when-ready", limits=Limits(start_timeout_s=DEADLINE_S, grace_s=DEADLINE_S, max_restarts=1)
+        )
 
     assert caught.value.code is ExitCode.ENGINE_FAILED
     assert "killed by SIGSEGV" in caught.value.message
@@ -161,7 +163,7 @@ def test_api_that_cannot_start_ends_the_launcher_and_the_engine(stage: Stage) ->
 def test_model_that_is_never_ready_times_out(stage: Stage) -> None:
     """Every wait has a deadline."""
     with pytest.raises(LaunchError) as caught:
-        stage.run(api="never-ready", limits=Limits(start_timeout_s=0.5, grace_s=5, max_restarts=3))
+        stage.run(api="never-ready", limits=Limits(start_timeout_s=0.5, grace_s=DEADLINE_S, max_restarts=3))
 
     assert caught.value.code is ExitCode.START_TIMEOUT
     assert "NIM_START_TIMEOUT_SECONDS" in caught.value.remedy
@@ -177,7 +179,9 @@ def test_second_signal_does_not_wait(stage: Stage) -> None:
         timer.daemon = True
         timer.start()
 
-    stage.run(api="stubborn", limits=Limits(start_timeout_s=20, grace_s=DEADLINE_S, max_restarts=3), during=twice)
+    stage.run(
+        api="stubborn", limits=Limits(start_timeout_s=DEADLINE_S, grace_s=DEADLINE_S, max_restarts=3), during=twice
+    )
 
     assert _is_gone(stage.engine_pid())
 

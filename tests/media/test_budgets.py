@@ -161,7 +161,7 @@ def test_default_budget_and_limit_are_settings(start_api: StartApi) -> None:
             assert server.post(ask(by_url(data_url(PNG), **fields))).status_code == 200
             image = server.core.requests[-1].images[0]
             assert (image.width, image.height) == fit(64, 48, budget)
-        images = requests.get(f"{server.base_url}/v1/capabilities", timeout=5).json()["images"]
+        images = requests.get(f"{server.base_url}/v1/capabilities", timeout=60).json()["images"]
         assert images["default_tokens"] == images["details"]["auto"] == 560
 
 
@@ -207,4 +207,4 @@ def test_zero_pictures_means_text_only(start_api: StartApi) -> None:
         assert "1 were sent" in message
         assert "text only" in message
         assert server.post(ask({"type": "text", "text": "Hi"})).status_code == 200
-        assert requests.get(f"{server.base_url}/v1/capabilities", timeout=5).json()["images"]["max_per_prompt"] == 0
+        assert requests.get(f"{server.base_url}/v1/capabilities", timeout=60).json()["images"]["max_per_prompt"] == 0

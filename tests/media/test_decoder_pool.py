@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -31,15 +30,15 @@ from api.media.size import Budget
 from tests.api.conftest import ScriptedServer
 from tests.fakes.corpus import photo
 from tests.fakes.pictures import by_url, data_url, encode, plain
-from tests.fakes.processes import wait_until
+from tests.fakes.processes import DEADLINE_S, wait_until
 
 SMALL = Budget(70)
 FINE = EncodedPicture(plain())
-QUICK = DecoderLimits(processes=2, timeout_s=2, max_waiting=4)
+LIMITS = DecoderLimits(processes=2, timeout_s=60, max_waiting=4)
 
 
 @asynccontextmanager
-async def open_pool(limits: DecoderLimits = QUICK) -> AsyncIterator[DecoderPool]:
+async def open_pool(limits: DecoderLimits = LIMITS) -> AsyncIterator[DecoderPool]:
     """Give a pool, and check that none of its processes outlives it."""
     pool = DecoderPool(limits)
     try:
@@ -57,7 +56,7 @@ def is_running(pid: int) -> bool:
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
     """Run a test's coroutine."""
-    asyncio.run(asyncio.wait_for(scenario(), 60))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(scenario(), DEADLINE_S))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (1200, 900)])
@@ -114,7 +113,7 @@ def test_too_little_memory_is_a_refusal() -> None:
     large = EncodedPicture(encode(PIL.Image.new("RGBA", (8000, 8000), (1, 2, 3, 4)), compress_level=1))
 
     async def scenario() -> None:
-        async with open_pool(DecoderLimits(processes=1, memory_bytes=400 * 1024**2, timeout_s=30)) as pool:
+        async with open_pool(DecoderLimits(processes=1, memory_bytes=400 * 1024**2, timeout_s=60)) as pool:
             await pool.decode(FINE, SMALL)
             before = pool.pids
             with pytest.raises(DecodeError, match="too large"):
@@ -132,11 +131,13 @@ def test_hanging_decoder_is_killed_and_replaced() -> None:
         async with open_pool() as pool:
             await pool.decode(FINE, SMALL)
             (stuck,) = pool.pids
+            # Only the one that hangs has little time: others must not fail because the machine is busy.
+            pool._idle[0]._limits = DecoderLimits(timeout_s=1)
             os.kill(stuck, signal.SIGSTOP)
             hanging = asyncio.create_task(pool.decode(FINE, SMALL))
             await wait_for(lambda: not pool._idle)
             other = await pool.decode(FINE, SMALL)
-            with pytest.raises(DecodeError, match="longer than 2 s"):
+            with pytest.raises(DecodeError, match="longer than 1 s"):
                 await hanging
             assert other.width
             assert stuck not in pool.pids
@@ -148,14 +149,14 @@ def test_hanging_decoder_is_killed_and_replaced() -> None:
 
 async def wait_for(condition: Callable[[], bool]) -> None:
     """Wait for a condition without blocking the loop."""
-    await asyncio.to_thread(wait_until, condition, deadline_s=20, what="condition")
+    await asyncio.to_thread(wait_until, condition)
 
 
 def test_dying_decoder_takes_only_its_own_picture() -> None:
     """A decoder that dies at work fails one request; one that died idle fails none."""
 
     async def scenario() -> None:
-        async with open_pool(DecoderLimits(processes=2, timeout_s=30)) as pool:
+        async with open_pool() as pool:
             await pool.decode(FINE, SMALL)
             (victim,) = pool.pids
             os.kill(victim, signal.SIGSTOP)
@@ -181,10 +182,9 @@ def test_time_of_one_picture_is_limited_by_the_kernel_too() -> None:
 
     async def scenario() -> None:
         async with open_pool(DecoderLimits(processes=1, timeout_s=1)) as pool:
-            start = time.monotonic()
             with pytest.raises(DecodeError, match=r"longer than|cannot be decoded"):
                 await pool.decode(EncodedPicture(slow[:-2] + scan * 180 + b"\xff\xd9"), Budget(1120))
-            assert time.monotonic() - start < 20
+            pool._limits = LIMITS  # the next decoder has time, however busy the machine is
             await pool.decode(FINE, SMALL)
 
     run(scenario)
@@ -194,7 +194,7 @@ def test_queue_is_limited() -> None:
     """When as many pictures wait as may, one more is told to come back."""
 
     async def scenario() -> None:
-        async with open_pool(DecoderLimits(processes=1, max_waiting=2, timeout_s=30)) as pool:
+        async with open_pool(DecoderLimits(processes=1, max_waiting=2, timeout_s=60)) as pool:
             tasks = [asyncio.create_task(pool.decode(FINE, SMALL)) for _ in range(3)]
             await asyncio.sleep(0)
             with pytest.raises(DecoderBusyError) as caught:
@@ -398,14 +398,12 @@ def test_decoding_does_not_hold_up_other_requests(api: ScriptedServer) -> None:
     """While large pictures are decoded the server answers others."""
     part = by_url(data_url(encode(photo((2400, 1800)), "JPEG", quality=40)))
     body = {"messages": [{"role": "user", "content": [part] * 4}]}
-    latencies = []
+    others = 0
     with ThreadPoolExecutor(1) as executor:
         answer = executor.submit(api.post, body)
         while not answer.done():
-            start = time.perf_counter()
-            requests.get(f"{api.base_url}/v1/health/live", timeout=10)
-            latencies.append(time.perf_counter() - start)
+            others += requests.get(f"{api.base_url}/v1/health/live", timeout=60).ok
 
     assert answer.result().status_code == 200
-    # One answer in ten may be late on a busy machine; decoding in the event loop would delay nearly all of the time.
-    assert sorted(latencies)[len(latencies) * 9 // 10] < 0.5
+    # Counted, not timed: on a busy machine everything is slow. Decoding in the event loop would let few come between.
+    assert others >= 20

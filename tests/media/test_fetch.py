@@ -10,6 +10,7 @@ import ssl
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ from api.media.fetch_target import MAX_URL_LENGTH, FetchTarget, parse_target
 from api.media.resolver import MediaLimits, MediaResolver
 from engine.core import Image
 from tests.fakes.picture_server import Exchange, Handler, PictureServer
+from tests.fakes.processes import free_port
 
 LIMIT = 100_000
-LIMITS = FetchLimits(max_bytes=LIMIT, connect_timeout_s=1.0, timeout_s=2.0, max_parallel=2, max_waiting=1)
+LIMITS = FetchLimits(max_bytes=LIMIT, connect_timeout_s=60.0, timeout_s=60.0, max_parallel=2, max_waiting=1)
 BODY = bytes(range(256)) * 100
 TLS_DATA = Path(__file__).parent.parent / "data" / "tls"
 
@@ -143,17 +145,19 @@ async def silent(exchange: Exchange) -> None:
 
 async def dripping(exchange: Exchange) -> None:
     """Send one byte now and then, so that no wait for a byte is ever long."""
-    await exchange.send(OK + b"Content-Length: 1000\r\n\r\n")
-    for _ in range(1000):
+    await exchange.send(OK + b"Content-Length: 100000\r\n\r\n")
+    while True:
         await exchange.send(b"x")
         await asyncio.sleep(0.02)
 
 
 async def dripping_head(exchange: Exchange) -> None:
     """Never come to the end of the headers."""
-    for byte in b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000:
-        await exchange.send(bytes([byte]))
-        await asyncio.sleep(0.02)
+    await exchange.send(OK)
+    while True:
+        for byte in b"X: y\r\n":
+            await exchange.send(bytes([byte]))
+            await asyncio.sleep(0.02)
 
 
 async def dripping_redirects(exchange: Exchange) -> None:
@@ -165,12 +169,9 @@ async def dripping_redirects(exchange: Exchange) -> None:
 @pytest.mark.parametrize("handler", [silent, dripping, dripping_head, dripping_redirects])
 def test_slow_server_is_left_at_the_deadline(handler: Handler) -> None:
     """However the time is spent, the whole fetch ends at its deadline and the connection is closed."""
-    limits = FetchLimits(timeout_s=0.4)
-    with PictureServer(handler) as server:
-        start = time.monotonic()
-        with pytest.raises(SourceError, match=r"within 0\.4 seconds"):
-            fetch(server, limits=limits)
-        assert time.monotonic() - start < 3
+    limits = FetchLimits(connect_timeout_s=60, timeout_s=0.4)
+    with PictureServer(handler) as server, pytest.raises(SourceError, match=r"within 0\.4 seconds"):
+        fetch(server, limits=limits)
 
 
 def test_connection_that_never_stands_is_given_up() -> None:
@@ -185,26 +186,22 @@ def test_connection_that_never_stands_is_given_up() -> None:
     async def four(*_: object) -> Sequence[str]:
         return [f"93.184.216.{number}" for number in range(9)]
 
-    fetcher = UrlFetcher(FetchPolicy(), FetchLimits(connect_timeout_s=0.2), resolve=four, dial=never)
-    start = time.monotonic()
+    fetcher = UrlFetcher(FetchPolicy(), FetchLimits(connect_timeout_s=0.2, timeout_s=60), resolve=four, dial=never)
     with pytest.raises(SourceError, match="cannot be reached"):
         uvloop.run(fetcher.fetch(parse_target("http://example.com/")))
     assert tried == [f"93.184.216.{number}" for number in range(4)]
-    assert time.monotonic() - start < 3
 
 
 def test_tls_handshake_that_never_ends_is_given_up() -> None:
     """A server that takes the connection and then says nothing is left at the connect deadline."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        fetcher = UrlFetcher(FetchPolicy([f"127.0.0.1:{port}"]), FetchLimits(connect_timeout_s=0.3))
-        start = time.monotonic()
+        fetcher = UrlFetcher(FetchPolicy([f"127.0.0.1:{port}"]), FetchLimits(connect_timeout_s=0.3, timeout_s=60))
         with pytest.raises(SourceError, match="cannot be reached"):
             uvloop.run(fetcher.fetch(parse_target(f"https://127.0.0.1:{port}/")))
-        assert time.monotonic() - start < 3
         connection, _ = listener.accept()
         with connection:
-            connection.settimeout(5)
+            connection.settimeout(60)
             while connection.recv(4096):
                 pass  # the client's first words of TLS; then it is gone
 
@@ -232,8 +229,7 @@ def test_unknown_name_and_closed_port() -> None:
     fetcher = UrlFetcher(FetchPolicy(), LIMITS)
     with pytest.raises(SourceError, match="cannot be resolved"):
         uvloop.run(fetcher.fetch(parse_target("http://no-such-host.invalid/")))
-    with PictureServer(silent) as server:
-        port = server.port
+    port = free_port()
     fetcher = UrlFetcher(FetchPolicy([f"127.0.0.1:{port}"]), LIMITS)
     with pytest.raises(SourceError, match="cannot be reached"):
         uvloop.run(fetcher.fetch(parse_target(f"http://127.0.0.1:{port}/")))
@@ -292,41 +288,61 @@ def test_nothing_is_sent_but_the_request(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_fetches_of_one_process_are_bounded() -> None:
-    """So many at a time, so many waiting; one more is told to come back, and so is who waits too long."""
+    """So many at a time, so many waiting; one more is told to come back, and those that wait get the next places."""
+    both = asyncio.Event()
     running = most = 0
 
     async def handle(exchange: Exchange) -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
-        await exchange.closed()
+        if running == 2:
+            both.set()
+        await both.wait()
         running -= 1
+        await exchange.answer(BODY)
 
     async def run(server: PictureServer) -> list[Any]:
-        limits = FetchLimits(timeout_s=0.5, max_parallel=2, max_waiting=3)
-        fetcher = UrlFetcher(FetchPolicy([f"127.0.0.1:{server.port}"]), limits)
+        fetcher = UrlFetcher(FetchPolicy([f"127.0.0.1:{server.port}"]), replace(LIMITS, max_waiting=3))
         target = parse_target(server.url)
         return await asyncio.gather(*(fetcher.fetch(target) for _ in range(8)), return_exceptions=True)
 
     with PictureServer(handle) as server:
         outcomes = uvloop.run(run(server))
     assert most == 2
-    kinds = [type(outcome) for outcome in outcomes]
-    # Two run, three wait, three find the queue full; those that wait get the places of the two, or give up.
-    assert kinds.count(OverloadedError) >= 3
-    assert kinds[:2] == [SourceError, SourceError]
-    assert kinds[5:] == [OverloadedError] * 3
+    # Two run, three wait, three find the queue full.
+    assert outcomes[:5] == [BODY] * 5
+    assert [type(outcome) for outcome in outcomes[5:]] == [OverloadedError] * 3
+
+
+def test_a_fetch_that_waits_too_long_is_told_to_come_back() -> None:
+    """Those that run come to their deadline, and by then it is too late for those that waited for their places."""
+
+    async def run(server: PictureServer) -> list[Any]:
+        limits = FetchLimits(connect_timeout_s=60, timeout_s=0.5, max_parallel=2, max_waiting=3)
+        fetcher = UrlFetcher(FetchPolicy([f"127.0.0.1:{server.port}"]), limits)
+        target = parse_target(server.url)
+        return await asyncio.gather(*(fetcher.fetch(target) for _ in range(5)), return_exceptions=True)
+
+    with PictureServer(silent) as server:
+        kinds = [type(outcome) for outcome in uvloop.run(run(server))]
+    assert kinds[:2] == [SourceError] * 2
+    assert set(kinds) <= {SourceError, OverloadedError}
 
 
 def test_fetches_of_one_request_are_bounded() -> None:
     """One request has four places of the process at most, and still gets all of its pictures."""
+    four = asyncio.Event()
     running = most = 0
 
     async def handle(exchange: Exchange) -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
-        await asyncio.sleep(0.1)  # time for a fifth to come, if it could
+        if running == 4:
+            await asyncio.sleep(0.1)  # time for a fifth to come, if it could
+            four.set()
+        await four.wait()
         running -= 1
         await exchange.answer(exchange.path.encode())
 
@@ -336,7 +352,7 @@ def test_fetches_of_one_request_are_bounded() -> None:
             return Image(picture.data, 48, 48)
 
     with PictureServer(handle) as server:
-        fetcher = UrlFetcher(FetchPolicy([f"127.0.0.1:{server.port}"]), FetchLimits())
+        fetcher = UrlFetcher(FetchPolicy([f"127.0.0.1:{server.port}"]), replace(LIMITS, max_parallel=16))
         parts = tuple(ImagePart(ImageSource(f"{server.url}/{number}")) for number in range(10))
         resolver = MediaResolver(MediaLimits(max_images=10, cache_bytes=0), Echo(), fetcher)
         resolved = uvloop.run(resolver.resolve(ChatRequest("m", (UserMessage(parts),)), vision=True))
@@ -357,9 +373,9 @@ def test_cancelled_fetch_closes_its_connection() -> None:
         closed.set()
 
     async def run(server: PictureServer) -> None:
-        fetcher = UrlFetcher(FetchPolicy([f"127.0.0.1:{server.port}"]), FetchLimits())
+        fetcher = UrlFetcher(FetchPolicy([f"127.0.0.1:{server.port}"]), LIMITS)
         task = asyncio.ensure_future(fetcher.fetch(parse_target(server.url)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not server.exchanges:
                 await asyncio.sleep(0.01)
             task.cancel()
@@ -377,22 +393,27 @@ def test_event_loop_is_never_held_up() -> None:
     bomb = b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(bytes(19_000_000))
     for answer in (chunks, bomb):
         with PictureServer(raw(OK + answer)) as server:
-            assert uvloop.run(_lateness(server)) < 0.2
+            assert uvloop.run(_longest_step(server)) < 0.2
 
 
-async def _lateness(server: PictureServer) -> float:
-    """Return by how much the loop was late at worst while a picture was fetched."""
+async def _longest_step(server: PictureServer) -> float:
+    """Return how much CPU time the loop's thread spent at worst between two of its rounds while it fetched a picture.
+
+    Not the time by the clock: on a busy machine it says what others do.
+    """
     worst = 0.0
 
     async def tick() -> None:
         nonlocal worst
         while True:
-            start = time.perf_counter()
-            await asyncio.sleep(0.001)
-            worst = max(worst, time.perf_counter() - start - 0.001)
+            start = time.thread_time()
+            await asyncio.sleep(0)
+            worst = max(worst, time.thread_time() - start)
 
     ticker = asyncio.ensure_future(tick())
-    await UrlFetcher(FetchPolicy([f"127.0.0.1:{server.port}"]), FetchLimits()).fetch(parse_target(server.url))
+    await UrlFetcher(
+        FetchPolicy([f"127.0.0.1:{server.port}"]), replace(LIMITS, max_bytes=FetchLimits().max_bytes)
+    ).fetch(parse_target(server.url))
     ticker.cancel()
     return worst
 

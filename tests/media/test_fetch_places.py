@@ -20,7 +20,7 @@ OTHER = parse_target("http://other.example.org/")
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
     """Run a test's coroutine."""
-    asyncio.run(asyncio.wait_for(scenario(), 20))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(scenario(), 60))  # type: ignore[arg-type]
 
 
 def test_one_site_has_half_of_the_places() -> None:
@@ -36,7 +36,7 @@ def test_one_site_has_half_of_the_places() -> None:
                 await gate.wait()
 
         slow = [asyncio.create_task(fetch(number)) for number in range(6)]
-        async with asyncio.timeout(5), places.take(OTHER, is_shared=True), places.take(OTHER, is_shared=True):
+        async with asyncio.timeout(60), places.take(OTHER, is_shared=True), places.take(OTHER, is_shared=True):
             await asyncio.sleep(0)
             assert entered == [0, 1]
             gate.set()

@@ -17,9 +17,14 @@ REFERENCE: list[dict[str, Any]] = json.loads(
     (Path(__file__).parent.parent / "data" / "image_reference.json").read_text()
 )["pictures"]
 GROUP = 20
+ALWAYS = 60
+"""The first pictures are of every format and size, the others more of the same: making them takes far longer."""
 
 
-@pytest.mark.parametrize("start", range(0, COUNT, GROUP))
+@pytest.mark.parametrize(
+    "start",
+    [pytest.param(start, marks=() if start < ALWAYS else pytest.mark.slow) for start in range(0, COUNT, GROUP)],
+)
 def test_pixels_are_those_of_the_models_processor(start: int) -> None:
     """Size and budget agree, and 256 pixels of each picture differ by less than 1/255 in the mean."""
     for number in range(start, start + GROUP):

@@ -130,10 +130,10 @@ def test_large_text_is_understood_without_being_read() -> None:
     large = 20_000_000
     texts = ["data:image/png;base64," + "A" * large, "A" * large, " " * large + "A", "data:" + " " * large]
     for text in texts:
-        start = time.perf_counter()
+        start = time.thread_time()
         with contextlib.suppress(SourceError):
             read_source(text, max_bytes=large)
-        assert time.perf_counter() - start < 0.05
+        assert time.thread_time() - start < 0.05
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from launcher.commands.bench.options import (
 from launcher.commands.bench.report import show
 from launcher.commands.bench.statistics import Figures, summarise
 from launcher.commands.bench.stream_request import Sample
-from launcher.commands.options import AsJson, KeyFile, Model, Url, Wait
+from launcher.commands.options import AsJson, ClientCert, KeyFile, Model, Url, Wait
 from launcher.commands.running_server import find_server, wait_for_model
 from launcher.commands.server_client import Server
 from launcher.errors import ExitCode, LaunchError
@@ -56,6 +56,7 @@ def bench(  # noqa: PLR0913 - each is an option of the command line
     seed: Seed = 0,
     as_json: AsJson = False,
     key_file: KeyFile = None,
+    client_cert: ClientCert = None,
     wait: Wait = 600,
 ) -> None:
     """Measure a running server.
@@ -67,7 +68,7 @@ def bench(  # noqa: PLR0913 - each is an option of the command line
     Ctrl-C ends the run and shows what was measured by then. The status is 75 when a request failed.
     """
     levels = _levels(concurrency, requests, seconds, rate)
-    server = find_server(url, key_file)
+    server = find_server(url, key_file, client_cert)
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     notes = Console(stderr=True, highlight=False)
     with notes.status("") as status:

@@ -63,7 +63,7 @@ async def measure(server: Server, path: str, body: Mapping[str, Any]) -> Sample:
 
 
 async def _connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    context = ssl.create_default_context() if server.scheme == "https" else None
+    context = (server.tls or ssl.create_default_context()) if server.scheme == "https" else None
     return await asyncio.open_connection(server.host, server.port, ssl=context, limit=LINE_LIMIT)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -13,16 +13,18 @@ from launcher.commands.chat.pictures import picture_from
 from launcher.commands.chat.screen import Screen
 from launcher.commands.chat.session import Session
 from launcher.commands.chat.turn import AnswerOptions, Turn
-from launcher.commands.options import KeyFile, Model, Url, Wait
+from launcher.commands.options import ClientCert, KeyFile, Model, Url, Wait
 from launcher.commands.running_server import find_server, wait_for_model
 from launcher.errors import ExitCode, LaunchError
 
+Words: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="TEXT", help="Ask this, print the answer and end.", show_default=False),
+]
+
 
 def chat(  # noqa: PLR0913 - each is an option of the command line
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="TEXT", help="Ask this, print the answer and end.", show_default=False),
-    ] = None,
+    words: Words = None,
     *,
     url: Url = None,
     model: Model = None,
@@ -39,6 +41,7 @@ def chat(  # noqa: PLR0913 - each is an option of the command line
         Path | None, typer.Option(metavar="FILE", help="Go on with a conversation that /save wrote as .json.")
     ] = None,
     key_file: KeyFile = None,
+    client_cert: ClientCert = None,
     wait: Wait = 600,
 ) -> None:
     """Talk to a running server.
@@ -54,7 +57,7 @@ def chat(  # noqa: PLR0913 - each is an option of the command line
         conversation.load(load.expanduser())
     conversation.pending = [picture_from(source) for source in image or ()]
     screen = Screen()
-    server = find_server(url, key_file)
+    server = find_server(url, key_file, client_cert)
     try:
         name = wait_for_model(server, model, wait, screen.wait)
     finally:

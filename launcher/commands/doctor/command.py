@@ -26,10 +26,12 @@ from launcher.commands.doctor.machine_checks import (
 )
 from launcher.commands.doctor.model_checks import addresses_to_ask, check_cache, check_files, check_plan, plan_for
 from launcher.commands.doctor.network_checks import check_network
+from launcher.commands.doctor.transport_checks import check_remote, check_transport
 from launcher.commands.options import AsJson
 from launcher.commands.storage import is_offline
 from launcher.errors import ExitCode, LaunchError
 from launcher.plan.planner import Plan
+from launcher.remote import is_remote
 from launcher.supervision.listener import open_listener
 
 WIDTH: Final = 120
@@ -84,16 +86,21 @@ def _findings() -> Iterator[Finding]:
     yield from _port(scenery)
     yield from check_gpus(scenery.system, scenery.engines)
     yield from check_processor(scenery.system)
-    yield from check_engines()
-    plan = plan_for(scenery)
-    yield from check_plan(plan)
-    yield from check_files(scenery, plan)
+    plan = None if is_remote(scenery.settings) else plan_for(scenery)
+    if is_remote(scenery.settings):
+        yield from check_remote(scenery.settings)
+    else:
+        yield from check_engines()
+        yield from check_transport(scenery.settings)
+        yield from check_plan(plan)
+        yield from check_files(scenery, plan)
     yield from check_cache(scenery)
     yield from check_shared_memory(plan if isinstance(plan, Plan) else None)
     yield from check_limits()
     yield from check_temporary_folder()
     yield from check_clock()
-    yield from _network(scenery, plan)
+    if not is_remote(scenery.settings):
+        yield from _network(scenery, plan)
 
 
 def _settings(loaded: LoadedSettings) -> Iterator[Finding]:

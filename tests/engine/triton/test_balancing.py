@@ -103,20 +103,19 @@ def test_an_engine_that_is_away_costs_no_request():
     """With one of three engines unreachable every sequence runs, at once, and shared by the other two."""
 
     async def main():
-        async with engines(2) as (services, addresses), client_of(["unix:/nowhere/e", *addresses]) as client:
-            begun = time.monotonic()
+        patient = ConnectionOptions(connect_timeout_s=1000)
+        async with engines(2) as (services, addresses), client_of(["unix:/nowhere/e", *addresses], patient) as client:
             streams = [client.generate(ask(i)) for i in range(10)]
-            for stream in streams:
-                await anext(stream)
-            took = time.monotonic() - begun
+            async with asyncio.timeout(60):
+                for stream in streams:
+                    await anext(stream)
             assert [service.core.running for service in services] == [5, 5]
             for service in services:
                 service.core.gate.set()
             for stream in streams:
                 assert [delta async for delta in stream][-1].finish_reason is FinishReason.STOP
-            return took
 
-    assert asyncio.run(main()) < 4.0
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
@@ -132,7 +131,7 @@ def test_a_loading_engine_is_passed_over(kind):
             services[0].core = core
             core.gate.set()
             # Its rest over, it takes part again.
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while core.total == 0:
                     await asyncio.gather(*(whole(client, i) for i in range(4)))
                     await asyncio.sleep(0.05)
@@ -180,7 +179,7 @@ def test_with_no_engine_left_the_error_comes_in_time():
                 await whole(client)
             return time.monotonic() - begun
 
-    assert 0.9 < asyncio.run(main()) < 10
+    assert 0.9 < asyncio.run(main()) < 60
 
 
 def test_closing_early_lets_go_everywhere():
@@ -191,7 +190,7 @@ def test_closing_early_lets_go_everywhere():
             stream = client.generate(ask())
             await anext(stream)
             await stream.aclose()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while any(service.core.running for service in services):
                     await asyncio.sleep(0.005)
 
@@ -217,9 +216,9 @@ async def secured(*, demand_certificate=False):
         await server.stop(0)
 
 
-def secure(**changes):
+def secure(connect_timeout_s=60.0, **changes):
     fields = {"authorities": TLS / "authority.pem", "server_name": "images.test"} | changes
-    return ConnectionOptions(connect_timeout_s=1.5, tls=TlsFiles(**fields))
+    return ConnectionOptions(connect_timeout_s=connect_timeout_s, tls=TlsFiles(**fields))
 
 
 def test_a_sequence_runs_by_tls():
@@ -238,7 +237,7 @@ def test_a_certificate_that_does_not_fit_is_refused(changes):
     """A wrong name, or an authority that nobody trusts: the engine counts as unreachable."""
 
     async def main():
-        async with secured() as address, client_of([address], secure(**changes)) as client:
+        async with secured() as address, client_of([address], secure(1.5, **changes)) as client:
             assert not await client.ready()
             with pytest.raises(EngineUnavailableError):
                 await whole(client)
@@ -252,7 +251,7 @@ def test_a_client_certificate_is_shown_where_it_is_demanded():
 
     async def main():
         async with secured(demand_certificate=True) as address:
-            async with client_of([address], secure()) as stranger:
+            async with client_of([address], secure(1.5)) as stranger:
                 assert not await stranger.ready()
             async with client_of([address], secure(**own)) as friend:
                 assert (await whole(friend))[-1].finish_reason is FinishReason.STOP

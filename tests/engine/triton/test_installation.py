@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,23 @@ from engine.errors import EngineLoadError
 from engine.triton import installation
 from engine.triton.__main__ import main
 from engine.triton.installation import Installation, find_installation
+from engine.triton.installation import main as ask
+
+
+def _program(path, text):
+    """Write what is run instead of the backend's program for models."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def _release(folder, name, version):
+    """Let a release of a package be installed, as far as its metadata goes."""
+    for old in folder.glob(f"{name.replace('-', '_')}-*.dist-info"):
+        (old / "METADATA").unlink()
+        old.rmdir()
+    metadata = folder / f"{name.replace('-', '_')}-{version}.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
 
 @pytest.fixture
@@ -31,6 +49,9 @@ def wheel(tmp_path, monkeypatch):
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+    _program(stub, "exit 1")
+    _release(tmp_path, installation.WHEEL, "0.7.0")
+    _release(tmp_path, "numpy", "1.26.4")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(installation, "IMAGE_ROOT", tmp_path / "nowhere")
     return package
@@ -52,6 +73,7 @@ def test_an_image_comes_first(tmp_path, monkeypatch):
     for path in ("bin/tritonserver", "backends/python/libtriton_python.so", f"backends/python/{installation.STUB}"):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).touch()
+    _program(root / "backends" / "python" / installation.STUB, "exit 1")
     monkeypatch.setattr(installation, "IMAGE_ROOT", root)
     assert find_installation().server == root / "bin" / "tritonserver"
 
@@ -61,6 +83,34 @@ def test_a_python_without_a_stub_is_named(wheel):
     next((wheel / "tritonserver" / "python_backend_stubs").rglob(installation.STUB)).unlink()
     with pytest.raises(EngineLoadError, match=f"Python {sysconfig.get_python_version()}.*is missing"):
         find_installation()
+
+
+@pytest.mark.usefixtures("wheel")
+def test_a_numpy_that_is_too_new_is_told(tmp_path):
+    """The wheel's server reads NumPy 1 only: both versions are named. A later wheel is not held to that."""
+    _release(tmp_path, "numpy", "2.2.0")
+    with pytest.raises(EngineLoadError, match=r"0\.7\.0 reads arrays of NumPy 1 only, and NumPy 2\.2\.0"):
+        find_installation()
+    _release(tmp_path, installation.WHEEL, "0.8.0")
+    find_installation()
+
+
+def test_a_program_that_lacks_a_library_is_told(wheel):
+    """Python's own library is not there with every Python; the linker's words are passed on."""
+    stub = next((wheel / "tritonserver" / "python_backend_stubs").rglob(installation.STUB))
+    _program(stub, "echo 'stub: error while loading shared libraries: libpython3.99.so: cannot open' >&2; exit 127")
+    with pytest.raises(EngineLoadError, match=r"libpython3\.99\.so: cannot open; install Python's shared library"):
+        find_installation()
+
+
+@pytest.mark.usefixtures("wheel")
+def test_the_question_for_a_server_is_answered_in_one_line(capsys):
+    """Its path and status 0, or why there is none and status 1."""
+    assert ask() == 0
+    assert capsys.readouterr().out.endswith("/bin/tritonserver\n")
+    next((Path(sys.path[0]) / "pytriton").rglob("tritonserver/bin/tritonserver")).unlink()
+    assert ask() == 1
+    assert capsys.readouterr().err.endswith("is missing\n")
 
 
 def test_no_server_at_all_is_told(tmp_path, monkeypatch):

@@ -11,6 +11,8 @@ from engine.core import EngineDelta, FinishReason, Usage
 from engine.errors import EngineError, QueueFullError
 from engine.triton import sender as sender_module
 from engine.triton.sender import MAX_DELAY_S, Sender
+from tests.fakes.measuring import best
+from tests.fakes.processes import DEADLINE_S
 
 LAST = EngineDelta((9,), (), FinishReason.STOP, Usage(1, 0, 9))
 
@@ -29,7 +31,7 @@ class RecordingReply:
         self.asked_after_end = False
 
     def send(self, delta):
-        assert self.gate.wait(10)
+        assert self.gate.wait(DEADLINE_S)
         if self.is_broken:
             message = "broken"
             raise RuntimeError(message)
@@ -53,8 +55,8 @@ class RecordingReply:
         return [token_id for delta in self.deltas for token_id in delta.token_ids]
 
 
-def until(condition, deadline_s=10.0):
-    end = time.monotonic() + deadline_s
+def until(condition):
+    end = time.monotonic() + DEADLINE_S
     while not condition():
         assert time.monotonic() < end, "not in time"
         time.sleep(0.001)
@@ -88,10 +90,9 @@ def test_a_receiver_that_lags_gets_several_ids_in_one_response(sender):
     reply = RecordingReply()
     one = sender.open(reply, lambda: None)
     reply.gate.clear()
-    begun = time.monotonic()
     for token_id in range(100):
         sender.delta(one, EngineDelta((token_id,)))
-    assert time.monotonic() - begun < 1.0
+    assert not reply.deltas
     reply.gate.set()
     sender.delta(one, LAST)
     until(lambda: reply.ends)
@@ -103,60 +104,70 @@ def test_no_id_waits_longer_than_the_bound(sender, monkeypatch):
     """However dear responses are and however many sequences run, an id goes within the bound, and a first at once."""
     monkeypatch.setattr(sender, "_cost_s", 1.0)
     monkeypatch.setattr(sender_module, "COST_WEIGHT", 0.0)
-    reply = RecordingReply()
     for _ in range(100):
         sender.open(RecordingReply(), lambda: None)
-    one = sender.open(reply, lambda: None)
-    begun = time.monotonic()
-    sender.delta(one, EngineDelta((1,)))
-    until(lambda: reply.deltas)
-    assert reply.times[0] - begun < MAX_DELAY_S
-    sender.delta(one, EngineDelta((2,)))
-    sender.delta(one, EngineDelta((3,)))
-    until(lambda: len(reply.deltas) == 2)
-    assert reply.deltas[1].token_ids == (2, 3)
-    assert reply.times[1] - reply.times[0] >= MAX_DELAY_S * 0.9
-    # The end overtakes the wait.
-    sender.delta(one, EngineDelta((4,)))
-    told = time.monotonic()
-    sender.delta(one, LAST)
-    until(lambda: reply.ends)
-    assert reply.times[2] - told < MAX_DELAY_S
-    assert reply.deltas[2].token_ids == (4, 9)
+
+    def longest_of_a_first_and_a_last():
+        reply = RecordingReply()
+        one = sender.open(reply, lambda: None)
+        begun = time.monotonic()
+        sender.delta(one, EngineDelta((1,)))
+        until(lambda: reply.deltas)
+        sender.delta(one, EngineDelta((2,)))
+        sender.delta(one, EngineDelta((3,)))
+        until(lambda: sum(len(delta.token_ids) for delta in reply.deltas) == 3)
+        # The end overtakes the wait.
+        sender.delta(one, EngineDelta((4,)))
+        told = time.monotonic()
+        sender.delta(one, LAST)
+        until(lambda: reply.ends)
+        if reply.times[1] - reply.times[0] >= MAX_DELAY_S * 0.9:
+            waited.append([delta.token_ids for delta in reply.deltas])
+        return max(reply.times[0] - begun, reply.times[-1] - told)
+
+    waited = []
+    assert best(longest_of_a_first_and_a_last, below=MAX_DELAY_S) < MAX_DELAY_S
+    assert [(1,), (2, 3), (4, 9)] in waited
 
 
 def test_a_single_stream_is_not_delayed(sender):
     """With one sequence a response is allowed to follow the other at once, so each id can have its own."""
     reply = RecordingReply()
     one = sender.open(reply, lambda: None)
-    for count in range(20):
+
+    def delay():
+        count = len(reply.deltas)
         told = time.monotonic()
         sender.delta(one, EngineDelta((count,)))
-        until(lambda count=count: len(reply.deltas) == count + 1)
-        assert reply.times[-1] - told < MAX_DELAY_S
-    assert len(reply.deltas) == 20
+        until(lambda: len(reply.deltas) == count + 1)
+        return reply.times[-1] - told
+
+    for count in range(1, 21):
+        assert best(delay, below=MAX_DELAY_S) < MAX_DELAY_S
+        assert len(reply.deltas) >= count
 
 
 def test_a_client_that_left_is_noticed(sender):
     """Cancelling is told once and within 50 ms, and the request is ended as cancelled."""
-    took = []
-    for _ in range(3):
+
+    def noticed():
         reply = RecordingReply()
         told = threading.Event()
         calls = []
-        one = sender.open(reply, lambda told=told, calls=calls: (calls.append(1), told.set()))
+        one = sender.open(reply, lambda: (calls.append(1), told.set()))
         sender.delta(one, EngineDelta((1,)))
-        until(lambda reply=reply: reply.deltas)
+        until(lambda: reply.deltas)
         reply.is_gone = True
         begun = time.monotonic()
-        assert told.wait(10)
-        took.append(time.monotonic() - begun)
+        assert told.wait(DEADLINE_S)
+        took = time.monotonic() - begun
         sender.end(one, None)
-        until(lambda reply=reply: reply.ends)
+        until(lambda: reply.ends)
         assert reply.ends == ["cancelled"]
         assert calls == [1]
-    # A busy machine can spoil one measurement, so the best of three counts.
-    assert min(took) < 0.05
+        return took
+
+    assert best(noticed, below=0.05) < 0.05
 
 
 def test_an_error_ends_a_sequence_after_what_was_drawn(sender):
@@ -200,7 +211,7 @@ def test_an_ended_request_is_never_touched_again(sender):
     told = threading.Event()
     survivor.is_gone = True
     sender.open(survivor, told.set)
-    assert told.wait(10)  # the watcher has gone over all sequences once more
+    assert told.wait(DEADLINE_S)  # the watcher has gone over all sequences once more
     assert not any(reply.asked_after_end for reply in replies)
 
 
@@ -225,7 +236,7 @@ def test_a_client_that_cannot_be_asked_for_costs_no_other_sequence(sender, caplo
     gone, told = RecordingReply(), threading.Event()
     gone.is_gone = True
     sender.open(gone, told.set)
-    assert told.wait(10)
+    assert told.wait(DEADLINE_S)
 
 
 def test_closing_sends_what_waits(sender):

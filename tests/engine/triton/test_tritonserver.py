@@ -25,13 +25,16 @@ from engine.errors import EngineError, EngineUnavailableError, InvalidRequestErr
 from engine.tensors import input_writer
 from engine.triton.client import EngineClient
 from engine.triton.protocol import GRPCInferenceServiceStub, service_pb2
+from engine.triton.server_process import segment_prefix
 from engine.wire import decode_delta, encode_request
+from tests.fakes.measuring import best
 from tests.fakes.processes import free_port
 
+pytestmark = pytest.mark.slow
 ENDLESS = 1900
 """More ids than are drawn before the test is over."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the kernel keeps it
-DOCUMENT = Path(__file__).parents[3] / "docs" / "triton.md"
+SCRIPT = Path(__file__).parents[3] / "docs" / "examples" / "triton_client.py"
 
 
 @contextlib.asynccontextmanager
@@ -77,8 +80,9 @@ async def gone(*pids):
     return all(is_gone(pid) for pid in pids)
 
 
-def segments():
-    return {path.name for path in SHARED_MEMORY.glob("gemma4_*")}
+def segments(process):
+    """Return what a server has in shared memory; others run beside it."""
+    return {path.name for path in SHARED_MEMORY.glob(f"{segment_prefix(process.endpoint)}*")}
 
 
 def test_many_streams_at_once(start_process, triton_program, shared_core, tools, vocabulary):
@@ -90,7 +94,7 @@ def test_many_streams_at_once(start_process, triton_program, shared_core, tools,
         async with connected(process) as client:
             wanted = [tools.request(prompt, 40, ignore_stop_ids=True) for prompt in prompts]
             results = await asyncio.gather(*(tools.collect(client, one) for one in wanted))
-            await tools.wait_until(is_idle(client, tools), 5)
+            await tools.wait_until(is_idle(client, tools), 60)
             return results, (await client.stats()).completion_tokens_total
 
     results, counted = asyncio.run(main())
@@ -107,19 +111,15 @@ def test_a_cancel_ends_the_sequence_within_50_ms(shared_triton, tools, vocabular
 
     async def main():
         async with connected(shared_triton) as client:
-            await tools.wait_until(is_idle(client, tools), 5)
-            took = []
-            for _ in range(5):
-                deltas = await started(client, tools.request(vocabulary.prompt(8), ENDLESS, ignore_stop_ids=True))
-                assert (await tools.stats_of(client))[0] == 1
-                begun = time.perf_counter()
-                await deltas.aclose()
-                await tools.wait_until(is_idle(client, tools), 5)
-                took.append(time.perf_counter() - begun)
-            return took
+            await tools.wait_until(is_idle(client, tools), 60)
+            deltas = await started(client, tools.request(vocabulary.prompt(8), ENDLESS, ignore_stop_ids=True))
+            assert (await tools.stats_of(client))[0] == 1
+            begun = time.perf_counter()
+            await deltas.aclose()
+            await tools.wait_until(is_idle(client, tools), 60)
+            return time.perf_counter() - begun
 
-    # A busy machine can spoil one measurement, so the best of five counts.
-    assert min(asyncio.run(main())) < 0.05
+    assert best(lambda: asyncio.run(main()), below=0.05) < 0.05
 
 
 def test_a_vanished_client_frees_its_slot(shared_triton, tools, vocabulary, tmp_path):
@@ -141,7 +141,7 @@ def test_a_vanished_client_frees_its_slot(shared_triton, tools, vocabulary, tmp_
 
     async def main():
         async with connected(shared_triton) as client:
-            await tools.wait_until(is_idle(client, tools), 5)
+            await tools.wait_until(is_idle(client, tools), 60)
             with subprocess.Popen(
                 [sys.executable, str(script), shared_triton.endpoint], stdout=subprocess.PIPE
             ) as child:
@@ -149,10 +149,10 @@ def test_a_vanished_client_frees_its_slot(shared_triton, tools, vocabulary, tmp_
                 assert child.stdout.read(1) == b"x"
                 child.kill()
             begun = time.perf_counter()
-            await tools.wait_until(is_idle(client, tools), 5)
+            await tools.wait_until(is_idle(client, tools), 60)
             return time.perf_counter() - begun
 
-    assert min(asyncio.run(main()) for _ in range(2)) < 0.5
+    assert best(lambda: asyncio.run(main()), below=0.5) < 0.5
 
 
 def test_a_slow_reader_holds_nobody_up(shared_triton, tools, vocabulary):
@@ -181,7 +181,6 @@ def test_a_slow_reader_holds_nobody_up(shared_triton, tools, vocabulary):
 
 def test_a_killed_server_is_an_error_and_a_restarted_one_serves(start_process, triton_program, tools, vocabulary):
     """Kill -9 of tritonserver: the stream fails, every process ends, nothing is left, the next one serves."""
-    before = segments()
 
     async def main():
         process = start_process(triton_program)
@@ -193,10 +192,10 @@ def test_a_killed_server_is_an_error_and_a_restarted_one_serves(start_process, t
             with pytest.raises(EngineUnavailableError):
                 _ = [delta async for delta in deltas]
             assert not await client.ready()
-            await tools.wait_until(lambda: gone(process.process.pid, server, *model), 15)
-            assert process.process.wait(5) == 1
+            await tools.wait_until(lambda: gone(process.process.pid, server, *model), 60)
+            assert process.process.wait(100) == 1
             assert "tritonserver has ended with status -9" in process.errors()
-            assert segments() <= before
+            assert segments(process) == set()
             again = start_process(triton_program)
             await again.wait_ready(client)
             return await tools.collect(client, tools.request(vocabulary.prompt(8), 4))
@@ -216,8 +215,8 @@ def test_a_killed_model_ends_the_engine(start_process, triton_program, tools, vo
             os.kill(model, signal.SIGKILL)
             with pytest.raises(EngineError):
                 _ = [delta async for delta in deltas]
-            await tools.wait_until(lambda: gone(process.process.pid, server), 15)
-            return process.process.wait(5), process.errors()
+            await tools.wait_until(lambda: gone(process.process.pid, server), 60)
+            return process.process.wait(100), process.errors()
 
     status, words = asyncio.run(main())
     assert status == 1
@@ -226,7 +225,6 @@ def test_a_killed_model_ends_the_engine(start_process, triton_program, tools, vo
 
 def test_a_killed_engine_process_leaves_nothing_running(start_process, triton_program, tools):
     """Kill -9 of the outermost process takes Triton and the model along; the next start clears shared memory."""
-    before = segments()
 
     async def main():
         process = start_process(triton_program)
@@ -234,19 +232,18 @@ def test_a_killed_engine_process_leaves_nothing_running(start_process, triton_pr
             (server,) = children(process.process.pid)
             model = children(server)
             process.process.kill()
-            await tools.wait_until(lambda: gone(server, *model), 10)
+            await tools.wait_until(lambda: gone(server, *model), 60)
         again = start_process(triton_program)
         async with connected(again):
-            pass
+            assert len(segments(again)) == 1
         assert again.stop() == 0
-        return segments() - before
+        return segments(again)
 
     assert asyncio.run(main()) == set()
 
 
 def test_sigterm_stops_cleanly(start_process, triton_program, tools, vocabulary):
     """SIGTERM ends everything with status 0, even with a stream open, and removes socket and shared memory."""
-    before = segments()
 
     async def main():
         process = start_process(triton_program)
@@ -258,10 +255,10 @@ def test_sigterm_stops_cleanly(start_process, triton_program, tools, vocabulary)
         return process
 
     process = asyncio.run(main())
-    assert process.process.wait(15) == 0
+    assert process.process.wait(100) == 0
     folder = Path(process.endpoint.removeprefix("unix:")).parent
     assert not [path for path in folder.iterdir() if path.name.startswith("e.sock")]
-    assert segments() <= before
+    assert segments(process) == set()
 
 
 @pytest.mark.parametrize("what", ["missing", "damaged"])
@@ -271,7 +268,7 @@ def test_a_model_that_cannot_be_loaded_is_one_line(start_process, triton_program
     if what == "damaged":
         path.write_bytes(b"GGUF" + bytes(64))
     process = start_process(triton_program, model_path=path)
-    assert process.process.wait(30) == 1
+    assert process.process.wait(100) == 1
     last = process.errors().strip().splitlines()[-1]
     assert last.startswith("engine: ")
     assert str(path) in last
@@ -282,7 +279,7 @@ def test_a_taken_port_is_told(start_process, triton_program):
     """An address that cannot be had is an error with Triton's reason."""
     with grpc_port() as port:
         process = start_process(triton_program, endpoint=f"127.0.0.1:{port}")
-        assert process.process.wait(30) == 1
+        assert process.process.wait(100) == 1
         assert str(port) in process.errors().strip().splitlines()[-1]
 
 
@@ -352,7 +349,7 @@ def open_triton(start_process, triton_program):
 
 
 def fetch(port, path):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
         return answer.read().decode()
 
 
@@ -397,7 +394,7 @@ def test_a_malformed_request_is_refused_with_its_reason(shared_triton):
         return caught.value
 
     async def main():
-        async with grpc.aio.insecure_channel(shared_triton.endpoint) as channel:
+        async with connected(shared_triton), grpc.aio.insecure_channel(shared_triton.endpoint) as channel:
             stub = GRPCInferenceServiceStub(channel)
             missing = await ask(stub, lambda writer: writer.numbers("input_ids", "INT32", (1,)))
             assert isinstance(missing, InvalidRequestError)
@@ -412,14 +409,11 @@ def test_a_malformed_request_is_refused_with_its_reason(shared_triton):
     asyncio.run(main())
 
 
-def test_the_documented_script_runs(open_triton, model_dir, tmp_path):
-    """The plain tritonclient script of the document works as printed, with this checkpoint's tokenizer."""
+def test_the_documented_script_runs(open_triton, model_dir):
+    """The plain tritonclient script beside the documents works with this checkpoint's tokenizer."""
     process, *_ = open_triton
-    script = DOCUMENT.read_text(encoding="utf-8").split("```python\n", 1)[1].split("```", 1)[0]
-    path = tmp_path / "script.py"
-    path.write_text(script, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, str(path), process.endpoint, str(model_dir / "tokenizer.json")],
+        [sys.executable, str(SCRIPT), process.endpoint, str(model_dir / "tokenizer.json")],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ from launcher.download.progress import DownloadState
 
 PIECE = 32 * 1024
 TUNING = Tuning(connections=4, piece=PIECE, segment=8 * PIECE)
-PATIENCE = Patience(connect_s=5.0, stall_s=5.0, attempts=4, backoff_s=0.01, longest_pause_s=0.05)
+PATIENCE = Patience(connect_s=60.0, stall_s=60.0, attempts=4, backoff_s=0.01, longest_pause_s=0.05)
 
 
 class Seen:

@@ -113,7 +113,7 @@ class FileServer:
     def settled(self) -> int:
         """Return the bytes sent once no answer is under way: clients that broke off are written to a while longer."""
         with self._idle:
-            if not self._idle.wait_for(lambda: not self._answering, timeout=30):
+            if not self._idle.wait_for(lambda: not self._answering, timeout=60):
                 message = f"{self._answering} answers are still under way"
                 raise TimeoutError(message)
             return self.sent
@@ -251,7 +251,7 @@ class Proxy:
                     other = threading.Thread(target=_pump, args=(self.connection, far), daemon=True)
                     other.start()
                     _pump(far, self.connection)
-                    other.join(5)
+                    other.join(100)
                 self.close_connection = True
 
             def do_GET(self) -> None:

@@ -7,15 +7,15 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from launcher.cache.store import Cache
-from launcher.download.access import Patience
 from launcher.download.fetch import FileRequest, fetch_workspace
 from launcher.errors import ChecksumError, ExitCode, LaunchError, NetworkError, NotFoundError
-from tests.launcher.download.conftest import PATIENCE, PIECE, Seen, access, content
+from tests.launcher.download.conftest import PATIENCE, PIECE, TUNING, Seen, access, content
 from tests.launcher.download.servers import Answer, FileServer, Request
 
 BODY = content(20 * PIECE + 77, 5)
@@ -129,12 +129,12 @@ def test_busy_servers_are_asked_again(server: FileServer, cache: Cache, status: 
 def test_retry_after_holds_back_every_connection(server: FileServer, cache: Cache) -> None:
     """Nobody asks again before the time that the server named."""
     told: list[float] = []
-    early: list[float] = []
+    early: list[Request] = []
 
     def limit(request: Request, _: Answer) -> Answer | None:
         now = time.monotonic()
         if told and now - told[0] < 0.9:
-            early.append(now - told[0])
+            early.append(request)
         if request.start >= 4 * PIECE and not told:
             told.append(now)
             return Answer(429, {"Retry-After": "1"})
@@ -142,9 +142,9 @@ def test_retry_after_holds_back_every_connection(server: FileServer, cache: Cach
 
     server.faults.append(limit)
 
-    assert fetch(server, cache, patience=Patience(5.0, 5.0, 4, 0.01, 1.0)) == BODY
+    assert fetch(server, cache, patience=replace(PATIENCE, longest_pause_s=1.0)) == BODY
     assert told
-    assert max(early, default=0) < 0.4  # only requests that were under way when the limit was told
+    assert len(early) < TUNING.connections  # only what other connections had asked for when the limit was told
 
 
 def test_a_server_that_is_gone_ends_with_the_code_for_trying_again(cache: Cache) -> None:
@@ -170,7 +170,8 @@ def test_a_stalled_connection_is_given_up(server: FileServer, cache: Cache) -> N
         return answer
 
     server.faults.append(stall)
-    patience = Patience(5.0, 0.4, 4, 0.01, 0.05)
+    # On a busy machine any connection may be silent for so long, so there are attempts enough for all of them.
+    patience = replace(PATIENCE, stall_s=0.4, attempts=100)
     try:
         assert fetch(server, cache, patience=patience) == BODY
     finally:
@@ -206,12 +207,12 @@ def test_a_source_with_other_bytes_than_the_checksum_ends_the_start(server: File
 def test_a_file_without_checksum_that_changes_while_it_is_fetched_is_refused(server: FileServer, cache: Cache) -> None:
     """Halves of two versions are never put together."""
 
-    def replace(request: Request, answer: Answer) -> Answer:
+    def exchange(request: Request, answer: Answer) -> Answer:
         if request.start >= 10 * PIECE:
             answer.headers["ETag"] = '"another version"'
         return answer
 
-    server.faults.append(replace)
+    server.faults.append(exchange)
 
     with pytest.raises(NetworkError, match="replaced while it was fetched"):
         fetch_workspace([wanted(server)], cache, access())

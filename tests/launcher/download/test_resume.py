@@ -70,7 +70,7 @@ def test_a_download_survives_kill_9_again_and_again(server: FileServer, cache: C
         limit[0] = int(share * len(BODY))
         child = start_child(server, cache, sha256)
         try:
-            wait_until(lambda child=child: server.sent > limit[0] or child.poll() is not None, deadline_s=60)
+            wait_until(lambda child=child: server.sent > limit[0] or child.poll() is not None)
             assert child.poll() is None
         finally:
             child.send_signal(signal.SIGKILL)

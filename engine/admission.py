@@ -1,4 +1,4 @@
-"""What a request must satisfy before it may take a place in the queue.
+"""What a request must satisfy before it may take a place in the queue, whatever the core.
 
 Pure checks against the engine's limits; every failure names the field. Nothing behind this point meets bad input.
 """
@@ -9,8 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from engine.errors import ContextOverflowError, InvalidRequestError
-from engine.llama_cpp.prefix_cache import ImageRun
-from engine.llama_cpp.vision import check_image
+from engine.images import ImageRun, check_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,7 +1,9 @@
 """Grammars: compiling llguidance's Lark text, and masking logits with it.
 
 The only module that knows llguidance. Compiling happens off the event loop and off the step thread (the caller sees to
-that; llguidance releases the interpreter lock meanwhile); masking happens in the step thread.
+that; llguidance releases the interpreter lock meanwhile); masking happens in the step thread of a core that draws ids
+itself. A core whose engine masks on its own compiles here first, so that a bad grammar is refused in the same words,
+and follows along to know where it ends.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 
 from engine.errors import EngineLoadError, GrammarMismatchError, InvalidGrammarError
-from engine.llama_cpp.logit_mask import MaskWriter
+from engine.logit_mask import MaskWriter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +90,11 @@ class GrammarState:
     def is_finished(self) -> bool:
         """Whether the grammar has ended and nothing may follow."""
         return bool(self._matcher.is_stopped())
+
+    @property
+    def may_end(self) -> bool:
+        """Whether what was taken so far is complete, though more may follow."""
+        return bool(self._matcher.is_accepting())
 
 
 class GrammarCompiler:

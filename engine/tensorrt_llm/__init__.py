@@ -1,0 +1,1 @@
+"""The engine protocol on TensorRT-LLM 1.4.x: its PyTorch backend through the ``LLM`` API."""

@@ -1,0 +1,1 @@
+"""``airgap``: everything that a site without network needs, gathered in one folder, and checked on the other side."""

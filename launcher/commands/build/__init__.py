@@ -1,0 +1,1 @@
+"""``gemma4-nim build``: the command, and what it shows while it works."""

@@ -35,6 +35,8 @@ _WORDS: Final[dict[str, Any]] = {
     "path": {"type": "string", "pattern": "^/"},
     "uri": {"type": "string", "pattern": "^$|^(hf|ngc|s3|https)://.+|^/"},
     "digest": {"type": "string", "pattern": "^$|^sha256:[0-9a-f]{64}$"},
+    "api key": {"type": "string", "pattern": r"^[\x21-\x2b\x2d-\x7e]{1,512}$"},
+    "duration": {"type": "string", "pattern": "^$|^([0-9]+(ms|[ywdhms]))+$"},
     "quantity": {"type": "string", "pattern": _QUANTITY},
     "settings": {"type": "object", "additionalProperties": False, "patternProperties": {"^NIM_[A-Z0-9_]+$": _SCALAR}},
     "resources": {

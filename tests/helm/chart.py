@@ -107,8 +107,8 @@ def only(objects: list[Object], name: str) -> Object:
 
 
 def workload(objects: list[Object]) -> Object:
-    """Return the Deployment or StatefulSet."""
-    found = kind(objects, "Deployment") + kind(objects, "StatefulSet")
+    """Return the Deployment or StatefulSet of the server."""
+    found = [item for item in kind(objects, "Deployment") + kind(objects, "StatefulSet") if not is_engine(item)]
     assert len(found) == 1
     return found[0]
 
@@ -127,6 +127,11 @@ def environment(container: Object) -> dict[str, Any]:
 def is_test(item: Object) -> bool:
     """Tell whether an object belongs to ``helm test``."""
     return item["metadata"].get("annotations", {}).get("helm.sh/hook") == "test"
+
+
+def is_engine(item: Object) -> bool:
+    """Tell whether an object belongs to engines in pods of their own."""
+    return bool(item["metadata"].get("labels", {}).get("app.kubernetes.io/component") == "engine")
 
 
 def pod_specs(objects: list[Object]) -> list[tuple[str, Object]]:

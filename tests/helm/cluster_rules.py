@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from tests.helm.chart import Object, containers, kind, pod_specs, workload
+from tests.helm.chart import Object, containers, is_engine, kind, pod_specs, workload
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -39,10 +39,18 @@ def _names(objects: list[Object]) -> Iterator[str]:
 
 
 def _selectors(objects: list[Object]) -> Iterator[str]:
-    """The server's pods are selected by everything that selects, and no other pod is."""
+    """The server's pods are selected by everything that selects, and no other pod is; engines' objects mean engines."""
+    engines = [item for item in objects if is_engine(item)]
+    if engines:
+        objects = [item for item in objects if not is_engine(item)]
+        (labels,) = [item["spec"]["template"]["metadata"]["labels"] for item in kind(engines, "StatefulSet")]
+        selectors = [item["spec"]["selector"] for item in kind(engines, "Service") + kind(engines, "StatefulSet")]
+        if not all(selector.get("matchLabels", selector).items() <= labels.items() for selector in selectors):
+            yield "engines do not select themselves"
     server = workload(objects)["spec"]["template"]["metadata"]["labels"]
     others = [item["metadata"]["labels"] for item in kind(objects, "Pod")]
     others += [item["spec"]["template"]["metadata"]["labels"] for item in kind(objects, "Job")]
+    others += [item["spec"]["template"]["metadata"]["labels"] for item in kind(engines, "StatefulSet")]
     for item in objects:
         spec = item.get("spec", {})
         if item["kind"] == "Service":

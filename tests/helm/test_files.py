@@ -12,6 +12,7 @@ import typer
 import yaml
 from typer.core import TyperGroup
 
+from config.environment import child_environment
 from config.manifest import load_manifest
 from launcher.cli import app
 from tests.conftest import Product
@@ -33,8 +34,8 @@ def test_generated_files_are_up_to_date() -> None:
 def test_every_value_is_explained() -> None:
     """Each value of values.yaml has its row in the README, except the parts of a default as a whole."""
     readme = (CHART / "README.md").read_text()
-    whole = {"podSecurityContext", "containerSecurityContext", "resources", "download.resources", "httpRoute.timeouts",
-             "dashboard.labels"}  # fmt: skip
+    whole = {"podSecurityContext", "containerSecurityContext", "resources", "download.resources", "engines.resources",
+             "httpRoute.timeouts", "dashboard.labels"}  # fmt: skip
 
     def missing(values: dict[str, object], above: str = "") -> list[str]:
         found = []
@@ -109,10 +110,10 @@ def test_download_commands_are_ones_that_the_image_has(renderer: Renderer) -> No
         assert command.make_context(name, list(options)).params
 
 
-def _check(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-I", str(SCRIPT), *arguments], capture_output=True, text=True, check=False, timeout=90
-    )
+def _check(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-I", str(SCRIPT), *arguments]
+    environment = {**child_environment({}), **variables}
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=90, env=environment)
 
 
 @pytest.mark.parametrize("test", ["models", "chat", "stream", "picture"])

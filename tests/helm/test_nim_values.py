@@ -18,6 +18,7 @@ SPREAD = {
 }
 HPA = {"autoscaling": {"enabled": True, "metrics": [METRIC]}}
 CLAIM = {"persistence": {"enabled": True}}
+SCRAPED = {"metrics": {"serviceMonitor": {"enabled": True}}}
 ROUTE = {"ingress": {"enabled": True}}
 PLACE = {"host": "a.example.com", "paths": [{"path": "/v1", "pathType": "Prefix", "serviceType": "openai"}]}
 TEMPLATE = "spec.volumeClaimTemplates.0"
@@ -75,6 +76,8 @@ WORKS: list[tuple[str, Any, dict[str, Any], str, str, Any]] = [
     ],
     *[(f"{probe}.enabled", False, {}, "server", probe, None)
       for probe in ("livenessProbe", "readinessProbe", "startupProbe")],
+    ("metrics.serviceMonitor.enabled", True, {}, "ServiceMonitor", "spec.endpoints.0.path", "/metrics"),
+    ("metrics.serviceMonitor.additionalLabels", {"a": "b"}, SCRAPED, "ServiceMonitor", "metadata.labels.a", "b"),
     ("model.nimCache", "/a", {}, "server", "volumeMounts.0.mountPath", "/a"),
     ("model.name", "a", {}, "Pod", "spec.containers.0.command.-1", "a"),
     ("model.ngcAPISecret", "a", {}, "server", "env.0.valueFrom.secretKeyRef.name", "a"),
@@ -109,7 +112,7 @@ WORKS: list[tuple[str, Any, dict[str, Any], str, str, Any]] = [
 
 WITHOUT_EFFECT = {
     # Without legacyCompat and multiNode they have none in nim-llm 1.1.2 either.
-    "healthPort": 9, "metrics.enabled": False, "metrics.serviceMonitor.additionalLabels": {"a": "b"},
+    "healthPort": 9, "metrics.enabled": False,
     "model.legacyCompat": False, "model.numGpus": 9, "model.subPath": "a", "model.modelStorePath": "a",
     "multiNode.enabled": False, "multiNode.clusterStartTimeout": 9, "multiNode.workers": 9, "multiNode.gpusPerNode": 9,
     "multiNode.leaderWorkerSet.enabled": False, "multiNode.mpiJob.workerAnnotations": {"a": "b"},
@@ -118,7 +121,6 @@ WITHOUT_EFFECT = {
 
 REFUSED = {
     "initContainers.ngcInit": ({"imageName": "a"}, "the server downloads from NGC itself"),
-    "metrics.serviceMonitor.enabled": (True, "exports no metrics"),
     "model.legacyCompat": (True, "older than NIM 1.0"),
     "multiNode.enabled": (True, "runs on one node"),
 }

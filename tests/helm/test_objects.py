@@ -57,6 +57,19 @@ def test_startup_probe_has_time_for_the_model(renderer: Renderer, values: dict[s
     assert _startup_seconds(renderer.render(values).objects) == seconds
 
 
+@pytest.mark.parametrize(("mode", "scheme"), [("mTLS", "HTTPS"), ("tls", "HTTPS"), ("disabled", None), (False, None)])
+def test_probes_and_tests_speak_what_the_server_does(renderer: Renderer, mode: str | bool, scheme: str | None) -> None:
+    """TLS is said once, in the settings; the tests of the chart get the key that they are given."""
+    key = {"name": "NIM_API_KEY", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "test"}}}
+    objects = renderer.render({"settings": {"NIM_SSL_MODE": mode}, "tests": {"env": [key]}}).objects
+    probes = [server(objects)[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")]
+    tests = [item["spec"]["containers"][0] for item in kind(objects, "Pod") if is_test(item)]
+
+    assert {probe.get("scheme") for probe in probes} == {scheme}
+    assert {test["command"][3].partition(":")[0] for test in tests} == {(scheme or "HTTP").lower()}
+    assert all(test["env"] == [key] for test in tests)
+
+
 def test_rollout_waits_for_the_download(renderer: Renderer) -> None:
     """A Deployment whose pods wait for a job has not failed before the job has, and the start after it."""
     objects = renderer.render(CASES["example shared-store"]).objects

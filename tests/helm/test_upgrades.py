@@ -147,7 +147,7 @@ def _cluster(folder: Path, *objects: Object) -> Iterator[Path]:
         )  # fmt: skip
         yield config
         api.shutdown()
-        thread.join(5)
+        thread.join(100)
 
 
 OWN_VOLUMES = {"persistence": {"enabled": True, "size": "60Gi", "storageClass": "fast"}}

@@ -1,4 +1,4 @@
-# ruff: noqa: INP001, S310, T201 - a script that talks to one server and to whoever reads the log
+# ruff: noqa: INP001, S310, T201, TID251 - a script that talks to one server and to whoever reads the log
 """Checks one ability of a running server, for "helm test": python check.py TEST URL SECONDS [MODEL].
 
 Needs nothing but Python. Exit code 0 if the server can do it; otherwise a line says what it did instead.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import ssl
 import struct
 import sys
 import time
@@ -21,14 +23,34 @@ BUSY = (429, 503)
 PAUSE_S = 1
 
 
+def trust(url: str) -> ssl.SSLContext | None:
+    """Return how the server's certificate is checked, by SSL_CERT_FILE or not at all, and what is shown to it.
+
+    CLIENT_CERTIFICATE is a folder with tls.crt and tls.key.
+    """
+    if not url.startswith("https:"):
+        return None
+    context = ssl.create_default_context()
+    if not os.environ.get("SSL_CERT_FILE"):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    folder = os.environ.get("CLIENT_CERTIFICATE")
+    if folder:
+        context.load_cert_chain(f"{folder}/tls.crt", f"{folder}/tls.key")
+    return context
+
+
 def call(url: str, path: str, deadline: float, body: dict[str, Any] | None = None) -> Any:
     """Send a request and return the open answer; while the server is loading, ask again until the deadline."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url + path, data, {"content-type": "application/json"})
+    headers = {"content-type": "application/json"}
+    if os.environ.get("NIM_API_KEY"):
+        headers["authorization"] = f"Bearer {os.environ['NIM_API_KEY'].strip()}"
+    request = urllib.request.Request(url + path, data, headers)
     while True:
         left = deadline - time.monotonic()
         try:
-            return urllib.request.urlopen(request, timeout=max(left, PAUSE_S))
+            return urllib.request.urlopen(request, timeout=max(left, PAUSE_S), context=trust(url))
         except urllib.error.HTTPError as error:
             text = error.read().decode(errors="replace")[:500]
             if error.code not in BUSY or left <= PAUSE_S:

@@ -14,8 +14,8 @@
 {{- if and $v.autoscaling.enabled $v.keda.enabled }}
 - autoscaling and keda: enable only one of them; KEDA makes an autoscaler itself.
 {{- end }}
-{{- if and $v.autoscaling.enabled (not $v.autoscaling.metrics) (not $v.autoscaling.targetCPUUtilizationPercentage) }}
-- autoscaling: say what to scale on, with autoscaling.metrics or autoscaling.targetCPUUtilizationPercentage.
+{{- if and $v.autoscaling.enabled (not $v.autoscaling.metrics) (not $v.autoscaling.targetRunningSequences) (not $v.autoscaling.targetCPUUtilizationPercentage) }}
+- autoscaling: say what to scale on, with autoscaling.metrics, autoscaling.targetRunningSequences or autoscaling.targetCPUUtilizationPercentage.
 {{- end }}
 {{- if and $v.autoscaling.enabled $v.autoscaling.targetCPUUtilizationPercentage (not (dig "requests" "cpu" (dig "limits" "cpu" "" $v.resources) $v.resources)) }}
 - autoscaling.targetCPUUtilizationPercentage: a share of resources.requests.cpu, which is not set.
@@ -23,8 +23,11 @@
 {{- if and $v.autoscaling.enabled (gt (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas)) }}
 - autoscaling.minReplicas is more than autoscaling.maxReplicas.
 {{- end }}
-{{- if and $v.keda.enabled (not $v.keda.triggers) }}
-- keda.triggers: say what to scale on.
+{{- if and $v.keda.enabled (not $v.keda.triggers) (not $v.keda.prometheus.serverAddress) }}
+- keda.triggers: say what to scale on, or set keda.prometheus.serverAddress.
+{{- end }}
+{{- if and $v.keda.enabled (not $v.keda.triggers) (eq (int $v.keda.minReplicaCount) 0) }}
+- keda.minReplicaCount 0: without replicas there are no metrics of the server that could wake one; add a trigger that knows of requests, or keep one replica.
 {{- end }}
 {{- if and $v.keda.enabled (gt (int $v.keda.minReplicaCount) (int $v.keda.maxReplicaCount)) }}
 - keda.minReplicaCount is more than keda.maxReplicaCount.
@@ -108,7 +111,7 @@
 - extraVolumeMounts.{{ $name }}: there is no volume of that name in extraVolumes.
 {{- end }}
 {{- end }}
-{{- range $name := list "model-store" "scratch" "dshm" }}
+{{- range $name := list "model-store" "scratch" "dshm" "keys" "tls" "client-authority" }}
 {{- if hasKey $v.extraVolumes $name }}
 - extraVolumes.{{ $name }}: the chart has a volume of that name; choose another.
 {{- end }}
@@ -139,9 +142,8 @@
 {{- if and $v.ingress.enabled (not $v.ingress.hosts) }}
 - ingress.hosts: name at least one.
 {{- end }}
-{{- if $v.metrics.serviceMonitor.enabled }}
-- metrics.serviceMonitor.enabled: this version of the server exports no metrics; set it to false.
-{{- end }}
+{{- include "gemma4-nim.accessContradictions" . }}
+{{- include "gemma4-nim.engineContradictions" . }}
 {{- if $v.model.legacyCompat }}
 - model.legacyCompat: only containers older than NIM 1.0 know it; set it to false.
 {{- end }}

@@ -85,7 +85,7 @@ NIM_MAX_MODEL_LEN: {{ include "gemma4-nim.text" .Values.model.maxLength | quote 
 {{- $values := .root.Values -}}
 {{- $texts := include "gemma4-nim.modelVariables" .root | fromYaml -}}
 {{- if eq .role "server" -}}
-{{- $texts = merge (include "gemma4-nim.serverVariables" .root | fromYaml) $texts -}}
+{{- $texts = merge (include "gemma4-nim.serverVariables" .root | fromYaml) (include "gemma4-nim.accessVariables" .root | fromYaml) (include "gemma4-nim.engineVariables" .root | fromYaml) $texts -}}
 {{- end -}}
 {{- range $name, $value := $values.settings -}}
 {{- $_ := set $texts $name (include "gemma4-nim.text" $value) -}}
@@ -95,6 +95,9 @@ NIM_MAX_MODEL_LEN: {{ include "gemma4-nim.text" .Values.model.maxLength | quote 
 {{- $entries = include "gemma4-nim.secretVariables" .root | fromYamlArray -}}
 {{- else -}}
 {{- $_ := set $texts "NIM_OFFLINE" "1" -}}
+{{- end -}}
+{{- if eq .role "server" -}}
+{{- $entries = concat $entries (include "gemma4-nim.accessEntries" .root | fromYamlArray) -}}
 {{- end -}}
 {{- range $name := keys $texts | sortAlpha -}}
 {{- $entries = append $entries (dict "name" $name "value" (get $texts $name)) -}}

@@ -41,7 +41,7 @@
 {{- define "gemma4-nim.downloadMode" -}}
 {{- if ne .Values.download.mode "auto" -}}
 {{- .Values.download.mode -}}
-{{- else if or .Values.model.offline (include "gemma4-nim.isReadOnly" .) -}}
+{{- else if or .Values.model.offline .Values.engines.enabled (include "gemma4-nim.isReadOnly" .) -}}
 none
 {{- else -}}
 server

@@ -47,6 +47,11 @@ annotations:
 {{- .Values.service.name | default (include "gemma4-nim.fullname" .) -}}
 {{- end -}}
 
+{{/* The service's name as every pod of the cluster knows it. */}}
+{{- define "gemma4-nim.serviceHost" -}}
+{{- include "gemma4-nim.serviceName" . -}}.{{- .Release.Namespace -}}.svc
+{{- end -}}
+
 {{/* A StatefulSet's name for its service can never change, so the value service.name does not reach it. */}}
 {{- define "gemma4-nim.headlessName" -}}
 {{- include "gemma4-nim.fullname" . -}}-sts
@@ -92,6 +97,11 @@ imagePullSecrets:
 apiVersion: apps/v1
 kind: {{ ternary "StatefulSet" "Deployment" .Values.statefulSet.enabled }}
 name: {{ include "gemma4-nim.fullname" . }}
+{{- end -}}
+
+{{/* Labels of the server's pods in PromQL. Those of a StatefulSet end in their number, those of a Deployment in two hashes. */}}
+{{- define "gemma4-nim.podMatchers" -}}
+namespace="{{ .Release.Namespace }}", pod=~"{{ include "gemma4-nim.fullname" . }}-{{ ternary "[0-9]+" "[a-z0-9]+-[a-z0-9]+" .Values.statefulSet.enabled }}"
 {{- end -}}
 
 {{/* "true" where the number of replicas is not the chart's to say. */}}

@@ -26,6 +26,9 @@ startupProbe:
   httpGet:
     path: {{ .path | quote }}
     port: http-openai
+    {{- if include "gemma4-nim.tlsMode" $ }}
+    scheme: HTTPS
+    {{- end }}
   {{- include "gemma4-nim.probeTimes" . | nindent 2 }}
   failureThreshold: {{ include "gemma4-nim.startupTries" $ }}
 {{- end }}
@@ -41,6 +44,9 @@ livenessProbe:
   httpGet:
     path: {{ .path | quote }}
     port: http-openai
+    {{- if include "gemma4-nim.tlsMode" $ }}
+    scheme: HTTPS
+    {{- end }}
   {{- end }}
   {{- include "gemma4-nim.probeTimes" . | nindent 2 }}
   failureThreshold: {{ .failureThreshold }}
@@ -52,6 +58,9 @@ readinessProbe:
   httpGet:
     path: {{ .path | quote }}
     port: http-openai
+    {{- if include "gemma4-nim.tlsMode" $ }}
+    scheme: HTTPS
+    {{- end }}
   {{- include "gemma4-nim.probeTimes" . | nindent 2 }}
   failureThreshold: {{ .failureThreshold }}
 {{- end }}
@@ -146,6 +155,9 @@ volumeMounts:
   {{- include "gemma4-nim.mounts" (dict "root" . "writes" false) | nindent 2 }}
   - name: dshm
     mountPath: /dev/shm
+  {{- with include "gemma4-nim.accessMounts" . | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
   {{- range $name, $mount := .Values.extraVolumeMounts }}
   - {{ merge (dict "name" $name) $mount | toYaml | nindent 4 | trim }}
   {{- end }}
@@ -158,6 +170,7 @@ volumeMounts:
   emptyDir:
     medium: Memory
     sizeLimit: {{ .Values.sharedMemory.sizeLimit | quote }}
+{{- include "gemma4-nim.accessVolumes" . }}
 {{- range $name, $volume := .Values.extraVolumes }}
 - {{ merge (dict "name" $name) $volume | toYaml | nindent 2 | trim }}
 {{- end }}

@@ -108,6 +108,9 @@ class ApiRuntime(BaseModel):
     """A listening socket that this process inherits; None makes it open the port itself."""
     status_path: Path | None = None
     """JSON file in which the launcher tells its phase, shown in the body of ``/v1/health/ready`` until ready."""
+    front_path: Path | None = None
+    """A file that is there while the launcher, too, answers on the listening socket; until it has gone nobody is told
+    ready."""
     profile_id: str = ""
     """The profile of the manifest that was chosen; empty for a model of the user's own."""
     model_urls: tuple[str, ...] = ()

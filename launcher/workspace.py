@@ -50,6 +50,11 @@ class Workspace:
         """Return the file in which the launcher tells its phase."""
         return self.folder / "status.json"
 
+    @property
+    def front_path(self) -> Path:
+        """Return the file that is there while the launcher, too, answers on the listening socket."""
+        return self.folder / "front"
+
     def commands(
         self, plan: Plan, tokenizer: Path, variables: Mapping[str, str], program: EngineProgram = EMBEDDED
     ) -> tuple[Command, Command]:
@@ -71,6 +76,7 @@ class Workspace:
             listen_fd=self.listen_fd,
             api_keys=self.api_keys,
             status_path=self.status_path,
+            front_path=None if self.listen_fd is None else self.front_path,
             profile_id=plan.profile.id if plan.profile else "",
             model_urls=tuple(file.uri for file in plan.profile.files) if plan.profile else (),
         )
@@ -94,6 +100,7 @@ class Workspace:
             listen_fd=self.listen_fd,
             api_keys=self.api_keys,
             status_path=self.status_path,
+            front_path=None if self.listen_fd is None else self.front_path,
         )
         return self._api(api, child_environment(variables))
 

@@ -50,9 +50,7 @@ def create_app(runtime: ApiRuntime, options: ApiOptions) -> FastAPI:
             service=ChatService(engine, tokenizer, media, options.access.max_queue_s),
             engine=engine,
             options=options,
-            served_names=runtime.served_names,
-            created=runtime.created,
-            status_path=runtime.status_path,
+            runtime=runtime,
         )
         try:
             with tracing(app, options.traces), counting_progress():

@@ -38,7 +38,7 @@ async def ready(request: Request) -> Response:
     state = state_of(request)
     if state.is_draining:
         return _not_ready({"phase": "stopping"})
-    if await _engine_is_healthy(state):
+    if not state.is_behind_front and await _engine_is_healthy(state):
         body = {"object": "health.response", "message": "ready", "status": "ready"}
         return Response(orjson.dumps(body), media_type="application/json")
     loop = asyncio.get_running_loop()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from starlette.requests import Request
 
@@ -13,27 +12,20 @@ from api.chat.engine import Engine
 from api.chat.service import ChatService
 from api.errors import UnavailableError
 from api.http.options import ApiOptions
+from config.runtime import ApiRuntime
 
 
 class ServerState:
     """Shared by all requests; lives as long as the process."""
 
-    def __init__(
-        self,
-        *,
-        service: ChatService,
-        engine: Engine,
-        options: ApiOptions,
-        served_names: Sequence[str],
-        created: int,
-        status_path: Path | None,
-    ) -> None:
+    def __init__(self, *, service: ChatService, engine: Engine, options: ApiOptions, runtime: ApiRuntime) -> None:
         self.service = service
         self.engine = engine
         self.options = options
-        self.served_names = tuple(served_names)
-        self.created = created
-        self.status_path = status_path
+        self.served_names = runtime.served_names
+        self.created = runtime.created
+        self.status_path = runtime.status_path
+        self._front_path = runtime.front_path
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -43,6 +35,11 @@ class ServerState:
     def is_draining(self) -> bool:
         """Whether the server is shutting down: running answers go on, new requests are refused."""
         return self._draining
+
+    @property
+    def is_behind_front(self) -> bool:
+        """Whether the launcher still answers some of the connections, with nothing but 503."""
+        return self._front_path is not None and self._front_path.exists()
 
     def check_accepting(self) -> None:
         """Refuse new work during shutdown.

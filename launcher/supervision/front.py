@@ -15,6 +15,7 @@ import socket
 import ssl
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from launcher.supervision.readiness import LIVE, READY, HealthProbe
@@ -40,14 +41,28 @@ class Front:
     It accepts by itself: an ``asyncio.Server`` that is closed while a connection arrives loses that connection.
     """
 
-    def __init__(self, listener: socket.socket, status: Status, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, listener: socket.socket, status: Status, tls: ssl.SSLContext | None = None, marker: Path | None = None
+    ) -> None:
+        """Prepare; nothing is answered yet.
+
+        Args:
+            listener: the listening socket, shared with the API.
+            status: what ``ready`` tells.
+            tls: what connections are encrypted with.
+            marker: a file that is there for as long as connections may be answered here. Until it has gone the API
+                calls itself not ready: whoever is told ready must not meet the front with the next request.
+        """
         self._listener = listener
         self._status = status
         self._tls = tls
+        self._marker = marker
         self._answers: set[asyncio.Task[None]] = set()
 
     def resume(self) -> None:
         """Answer connections, those that wait in the queue first."""
+        if self._marker is not None:
+            self._marker.touch()
         asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     def pause(self) -> None:
@@ -62,6 +77,7 @@ class Front:
         while True:
             self.pause()
             if await probe.is_ok(LIVE, _PROBE_TIMEOUT_S):
+                self._go()
                 return
             self.resume()
             await asyncio.sleep(_PAUSE_S)
@@ -69,8 +85,13 @@ class Front:
     async def finish(self) -> None:
         """Accept no more and let the answers that are under way end."""
         self.pause()
+        self._go()
         if self._answers:
             await asyncio.wait(self._answers, timeout=_LINGER_S)
+
+    def _go(self) -> None:
+        if self._marker is not None:
+            self._marker.unlink(missing_ok=True)
 
     def _accept(self) -> None:
         try:

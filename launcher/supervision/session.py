@@ -97,7 +97,8 @@ class Session:
         with open_listener(self.host, self.port) as listener:
             workspace = Workspace.create(listener.fileno(), self.access.keys)
             try:
-                asyncio.run(self._run(prepare, workspace, partial(Front, listener, tls=self.access.tls)))
+                front = partial(Front, listener, tls=self.access.tls, marker=workspace.front_path)
+                asyncio.run(self._run(prepare, workspace, front))
             finally:
                 workspace.remove()
         self.reporter.stopped()

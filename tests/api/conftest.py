@@ -132,6 +132,7 @@ def start_scripted_server(
             "served_names": [MODEL, ALIAS],
             "created": 1_790_000_000,
             "status_path": str(folder / "status.json"),
+            "front_path": str(folder / "front"),
         }
         runtime_path.write_text(json.dumps(runtime))
         command = [sys.executable, "-m", "api", "--runtime", str(runtime_path)]

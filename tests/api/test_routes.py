@@ -44,6 +44,16 @@ def test_not_ready_tells_the_phase(server: ScriptedServer) -> None:
         status_path.unlink()
 
 
+def test_nobody_is_told_ready_while_the_launcher_still_answers(server: ScriptedServer) -> None:
+    """On the socket that both accept from the next request could meet the launcher, which has only 503 for it."""
+    front = Path(json.loads(server.api_runtime.read_text())["front_path"])
+    codes = []
+    for is_there in (True, False):
+        front.touch() if is_there else front.unlink()
+        codes.append(requests.get(f"{server.base_url}/v1/health/ready", timeout=60).status_code)
+    assert codes == [503, 200]
+
+
 def test_models_are_listed(server: ScriptedServer) -> None:
     """Every served name is a model; the SDK can list and get them."""
     models = server.client.models.list().data

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -26,6 +26,7 @@ from launcher.supervision.front import Front, respond
 from launcher.supervision.listener import open_listener
 from launcher.supervision.phases import Phases
 from launcher.supervision.process import Command
+from launcher.supervision.readiness import LIVE, HealthProbe
 from launcher.supervision.session import Prepared, Session
 from launcher.supervision.supervisor import Limits
 from launcher.workspace import Workspace
@@ -66,6 +67,36 @@ def fronted() -> Iterator[tuple[int, dict[str, Any]]]:
         yield listener.getsockname()[1], status
         stop.set()
         thread.join(100)
+
+
+def test_marker_is_there_for_as_long_as_the_front_may_answer(tmp_path: Path) -> None:
+    """By it the API knows that a client that it tells ready could still meet the front."""
+    marker = tmp_path / "front"
+
+    class Deaf(HealthProbe):
+        """Hears the API at its second question."""
+
+        asked: ClassVar[list[bool]] = []
+
+        async def is_ok(self, path: str, timeout_s: float = 1.0) -> bool:
+            self.asked.append(marker.exists())
+            return path == LIVE and timeout_s > 0 and len(self.asked) > 1
+
+    async def hand_over() -> list[bool]:
+        with open_listener("127.0.0.1", 0) as listener:
+            front = Front(listener, lambda: {"phase": "loading"}, marker=marker)
+            seen = [marker.exists()]
+            front.resume()
+            seen.append(marker.exists())
+            await front.hand_over(Deaf("127.0.0.1", 0))
+            seen.append(marker.exists())
+            front.resume()
+            seen.append(marker.exists())
+            await front.finish()
+            return [*seen, marker.exists()]
+
+    assert asyncio.run(hand_over()) == [False, True, False, True, False]
+    assert Deaf.asked == [True, True]
 
 
 def test_live_is_200_before_the_api_runs(fronted: tuple[int, dict[str, Any]]) -> None:

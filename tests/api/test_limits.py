@@ -78,6 +78,7 @@ def test_answers_before_a_fault_are_given_first(guarded: ScriptedServer) -> None
             assert connection.rest() == b""
 
 
+@pytest.mark.slow
 def test_slow_clients_are_cut_off(guarded: ScriptedServer) -> None:
     """Who is silent, stops in the head, or drips headers, empty lines or a body holds no place for long."""
     starts = {

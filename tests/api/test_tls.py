@@ -167,6 +167,7 @@ def test_plain_http_gets_no_answer(tls: TlsServer) -> None:
     assert send(tls.server, head("GET", "/v1/models"), client_context(CLIENT))[0] == 200
 
 
+@pytest.mark.slow
 def test_handshake_has_a_deadline(tls: TlsServer) -> None:
     """A connection on which nothing is said is closed."""
     with contextlib.suppress(ConnectionError):

@@ -170,6 +170,7 @@ def test_last_traces_are_sent_at_the_stop(collector: OtlpCollector, tmp_path: An
     assert _trace(collector, 10, WORK)[REQUEST].service == "gemma4-nim"
 
 
+@pytest.mark.slow
 def test_absent_collector_costs_nothing_but_traces(tmp_path: Any) -> None:
     """Requests are answered, and the stop is not held up for long."""
     endpoint = f"http://127.0.0.1:{free_port()}"

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import jsonschema
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -127,6 +128,7 @@ def check_content(wanted: ResponseFormat, content: str) -> None:
         assert content in wanted.choices
 
 
+@pytest.mark.slow
 @given(request=chat_requests(), seed=st.integers(0, 2**32))
 @SETTINGS
 def test_every_answer_is_one_that_the_request_allows(

@@ -99,6 +99,7 @@ def test_native_grammar_accepts_valid_arguments(
     assert parsed_arguments(tokenizer, schema, list(ids)) == document
 
 
+@pytest.mark.slow
 @given(case=parameters(), seed=st.integers(0, 2**32))
 @settings(SETTINGS, max_examples=100)
 def test_what_a_native_grammar_allows_satisfies_the_schema(

@@ -39,6 +39,7 @@ def _fixed(item: Object) -> Any:
     return item.get("type") if item["kind"] == "Secret" else None
 
 
+@pytest.mark.slow
 def test_no_upgrade_changes_what_is_fixed(renderer: Renderer) -> None:
     """Objects of one name differ in what may change only, between all pairs of value sets of the matrix."""
     rendered = {}

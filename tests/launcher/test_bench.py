@@ -26,6 +26,8 @@ from tests.fakes.openai_server import FakeServer, openai_server
 from tests.fakes.processes import wait_until
 from tests.fakes.terminal import Terminal
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [str(Path(sys.executable).with_name("gemma4-nim")), "bench"]
 TIMEOUT_S = 90
 TOKEN_S = 0.02

@@ -168,6 +168,7 @@ def _picture() -> list[dict[str, Any]]:
     return [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What colour is the shape?"}]
 
 
+@pytest.mark.slow
 def test_a_served_bundle_answers_like_the_model(
     built: tuple[Path, dict[str, Any]], product: Product, start_product: StartProduct
 ) -> None:

@@ -16,6 +16,8 @@ from tests.fakes.file_server import FileServer, file_server
 from tests.fakes.manifests import file_entry, write_manifest
 from tests.fakes.terminal import Terminal
 
+pytestmark = pytest.mark.slow
+
 NAME = "llama_cpp-26b-a4b-q4_k_m-tp1-pp1-latency"
 OTHER = "llama_cpp-26b-a4b-q4_k_m-tp1-pp1-throughput"
 

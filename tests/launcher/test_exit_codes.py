@@ -170,6 +170,8 @@ from launcher.commands.choice import accepted
 from launcher.plan.planner import plan_profile
 from tests.launcher.systems import load
 
+pytestmark = pytest.mark.slow
+
 settings, engines = load_settings(environ={}).settings, frozenset({"vllm", "tensorrt_llm"})
 _run(lambda: accepted(plan_profile(settings, load("gpu-lost-only"), load_manifest(None), engines)))
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import errno
 import http.client
 import json
 import os
@@ -131,13 +131,15 @@ def test_everything_else_is_told_to_come_again(fronted: tuple[int, dict[str, Any
 @pytest.mark.parametrize("data", [b"", b"\r\n", b"hello", b"\x16\x03\x01" + bytes(200), b"GET /" + b"a" * 70_000])
 def test_garbage_does_no_harm(fronted: tuple[int, dict[str, Any]], data: bytes) -> None:
     """Whoever speaks something else than HTTP is cut off, and the next one is answered."""
-    with (
-        socket.create_connection(("127.0.0.1", fronted[0]), timeout=60) as connection,
-        contextlib.suppress(ConnectionResetError, BrokenPipeError),
-    ):
-        connection.sendall(data)
-        connection.shutdown(socket.SHUT_WR)
-        connection.recv(100)
+    with socket.create_connection(("127.0.0.1", fronted[0]), timeout=60) as connection:
+        try:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(100)
+        except TimeoutError:
+            raise
+        except OSError as cut_off:
+            assert cut_off.errno in (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN)
 
     assert _get(fronted[0], "/v1/health/live")[0] == 200
 

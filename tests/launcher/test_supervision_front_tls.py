@@ -126,7 +126,8 @@ def test_whoever_speaks_no_tls_does_no_harm(fronted: Fronted, data: bytes) -> No
         contextlib.suppress(ConnectionError),
     ):
         connection.sendall(data)
-        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # the server may have hung up already
+            connection.shutdown(socket.SHUT_WR)
         assert b"HTTP" not in connection.recv(1000)
 
     assert fronted.ask(b"GET /v1/health/live HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 ")

@@ -17,7 +17,7 @@ REFERENCE: list[dict[str, Any]] = json.loads(
     (Path(__file__).parent.parent / "data" / "image_reference.json").read_text()
 )["pictures"]
 GROUP = 20
-ALWAYS = 60
+ALWAYS = 20
 """The first pictures are of every format and size, the others more of the same: making them takes far longer."""
 
 

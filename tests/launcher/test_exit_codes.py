@@ -22,6 +22,8 @@ from tests.fakes import session_process
 from tests.fakes.gguf_files import gemma4_values, write_gguf
 from tests.fakes.processes import ServerProcess, free_port, wait_until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "demo" / "checkpoints" / "demo-moe"
 TIMEOUT_S = 90
@@ -169,8 +171,6 @@ from launcher.__main__ import _run
 from launcher.commands.choice import accepted
 from launcher.plan.planner import plan_profile
 from tests.launcher.systems import load
-
-pytestmark = pytest.mark.slow
 
 settings, engines = load_settings(environ={}).settings, frozenset({"vllm", "tensorrt_llm"})
 _run(lambda: accepted(plan_profile(settings, load("gpu-lost-only"), load_manifest(None), engines)))

@@ -32,6 +32,8 @@ SUCCESS = ("gemma4_nim_requests_total", {"dialect": "chat", "outcome": "success"
 def crowd(start_product: StartProduct) -> Iterator[Product]:
     """Start a product with two API processes that log JSON."""
     with start_product(NIM_API_WORKERS=str(WORKERS), NIM_JSONL_LOGGING="1") as product:
+        # Ready is what one process says. Another may try the engine again only up to a second later.
+        wait_until(lambda: all(_ask(product).status_code == requests.codes.ok for _ in range(12)), what="all processes")
         yield product
 
 

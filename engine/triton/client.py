@@ -6,13 +6,14 @@ Which of several engines gets a sequence is ``engine.triton.balancer``'s; how it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import MISSING
 from typing import TYPE_CHECKING
 
 from engine.core import EngineReport, EngineStats
 from engine.errors import EngineError, EngineUnavailableError
 from engine.triton.balancer import start_somewhere
-from engine.triton.connection import ConnectionOptions
+from engine.triton.connection import MAX_RECONNECT_PAUSE_S, ConnectionOptions
 from engine.triton.endpoint import Endpoint
 from engine.triton.mailbox import Mailbox
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from engine.core import EngineDelta, EngineLimits, EngineRequest, Receiver, Running
+
+RECONNECT_WAIT_S = MAX_RECONNECT_PAUSE_S + 0.5
+"""So long an engine that has just started may go unnoticed by a connection that failed before."""
 
 
 class EngineClient:
@@ -89,16 +93,33 @@ class EngineClient:
     async def limits(self) -> EngineLimits:
         """Return the limits of the first engine that can tell them; an engine is asked once per connection.
 
+        Where none can, waits until one is connected, for ``RECONNECT_WAIT_S`` seconds at most, and asks them once more.
+
         Raises:
             EngineUnavailableError: none has loaded its model.
         """
+        limits = await self._told_limits()
+        if limits is None:
+            await self._wait_for_a_connection()
+            limits = await self._told_limits()
+        if limits is None:
+            message = "no engine has loaded its model yet"
+            raise EngineUnavailableError(message)
+        return limits
+
+    async def _told_limits(self) -> EngineLimits | None:
         for endpoint in self._endpoints:
-            try:
+            with contextlib.suppress(EngineUnavailableError):
                 return await endpoint.limits()
-            except EngineUnavailableError:
-                continue
-        message = "no engine has loaded its model yet"
-        raise EngineUnavailableError(message)
+        return None
+
+    async def _wait_for_a_connection(self) -> None:
+        waiting = [asyncio.create_task(endpoint.wait_connected()) for endpoint in self._endpoints]
+        try:
+            await asyncio.wait(waiting, timeout=RECONNECT_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
 
     async def stats(self) -> EngineStats:
         """Return the sums over all engines that answer."""

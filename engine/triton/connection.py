@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from config.runtime import EngineConnection
 
 MILLISECONDS = 1000
+MAX_RECONNECT_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def open_channel(address: str, options: ConnectionOptions) -> grpc.aio.Channel:
         # The launcher restarts a crashed engine within a second; gRPC's own back-off would wait for up to two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 1_000),
+        ("grpc.max_reconnect_backoff_ms", round(MAX_RECONNECT_PAUSE_S * MILLISECONDS)),
         ("grpc.enable_http_proxy", 0),
     ]
     tls = options.tls

@@ -104,15 +104,23 @@ class Endpoint:
             self._forget()
 
     async def _connect(self, *, is_patient: bool) -> None:
-        ready, failed = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE
         try:
             async with asyncio.timeout(self._options.connect_timeout_s):
-                while (state := self._channel.get_state(try_to_connect=True)) is not ready:
-                    if state is failed and not is_patient:
-                        raise EngineUnavailableError(UNREACHABLE)
-                    await self._channel.wait_for_state_change(state)
+                await self.wait_connected(is_patient=is_patient)
         except TimeoutError as error:
             raise EngineUnavailableError(UNREACHABLE) from error
+
+    async def wait_connected(self, *, is_patient: bool = True) -> None:
+        """Return once there is a connection.
+
+        Raises:
+            EngineUnavailableError: an attempt to connect has failed, and the caller is not patient.
+        """
+        ready, failed = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        while (state := self._channel.get_state(try_to_connect=True)) is not ready:
+            if state is failed and not is_patient:
+                raise EngineUnavailableError(UNREACHABLE)
+            await self._channel.wait_for_state_change(state)
 
     async def _offers_steps(self) -> bool:
         if self._has_steps is None:

@@ -109,7 +109,7 @@ class TritonServer:
         )
         self._reading = asyncio.create_task(self._output.read(self._process))
         ended = asyncio.create_task(self._process.wait())
-        working = asyncio.create_task(self._keep_watch(self._process))
+        working = asyncio.create_task(self._keep_watch(self._process, ended))
         try:
             await asyncio.wait({ended, working}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
@@ -170,10 +170,10 @@ class TritonServer:
             # A client that follows the link reaches whatever listens at its target.
             socket.symlink_to(own.name)
 
-    async def _keep_watch(self, server: asyncio.subprocess.Process) -> None:
-        """Return only by raising, when the process that runs the model has died.
+    async def _keep_watch(self, server: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
+        """Raise when the process that runs the model has died, return when the server itself has ended.
 
-        Triton does not notice that: it goes on calling the model ready, and running requests never end.
+        Triton does not notice the former: it goes on calling the model ready, and running requests never end.
         """
         announcing = asyncio.create_task(self._announce())
         try:
@@ -187,8 +187,11 @@ class TritonServer:
         finally:
             announcing.cancel()
             await asyncio.gather(announcing, return_exceptions=True)
-        if server.returncode is None:
-            server.kill()
+        # A server that dies loses its children, too, some time before its own end is known here.
+        await asyncio.wait({ended}, timeout=WATCH_INTERVAL_S)
+        if ended.done():
+            return
+        server.kill()
         message = "the process that runs the model has died"
         raise EngineError(message)
 

@@ -83,6 +83,29 @@ def ask(number):
     return EngineRequest(f"r{number}", (1, 2, 3), 4)
 
 
+def test_an_engine_that_has_just_started_tells_its_limits_to_who_could_not_reach_it():
+    """A connection pauses after a failed attempt; what begins to listen within that pause is found all the same."""
+
+    async def main():
+        with tempfile.TemporaryDirectory(prefix="engine") as folder:
+            address = f"unix:{folder}/0"
+            async with client_of([address]) as early:
+                # Each failure makes the next pause longer, up to a second.
+                for _ in range(3):
+                    with pytest.raises(EngineUnavailableError, match="no engine has loaded its model yet"):
+                        await early.limits()
+                service = InferenceService()
+                service.core = CountingCore()
+                server = create_server(service, address)
+                await server.start()
+                try:
+                    return await early.limits()
+                finally:
+                    await server.stop(0)
+
+    assert asyncio.run(main()) == LIMITS
+
+
 def test_load_is_shared_by_outstanding_requests():
     """New sequences go to the endpoint that has the fewest."""
 

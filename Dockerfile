@@ -2,12 +2,13 @@
 # The images of gemma4-nim: targets cpu (the default), vllm and tensorrt-llm; docs/docker.md tells how to build and run
 # them. Target bundles builds no image but engine bundles.
 #
-# What each image is built on. Name another, or the same by digest, with --build-arg: a digest makes a build repeatable.
-ARG CPU_BASE_IMAGE=docker.io/library/debian:trixie-slim
+# What each image is built on. Name another with --build-arg. Those with a digest are always the same; those of the two
+# engines are known by their tags only. docs/docker.md tells how to find a digest.
+ARG CPU_BASE_IMAGE=docker.io/library/debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f
 ARG VLLM_BASE_IMAGE=docker.io/vllm/vllm-openai:v0.32.0
 ARG TENSORRT_LLM_BASE_IMAGE=nvcr.io/nvidia/tensorrt-llm/release:1.4.0rc1
 # 26.08 is the oldest that may be used: earlier ones have holes that let strangers in (CVE-2025-23319, -23320, -23334).
-ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.08-py3
+ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:26.08-py3@sha256:9185ba5b33d2c85c9204b208957b4bbfc6b2b89066efc9192e0f60c2ab58cec0
 
 # --- Everything that is installed into the cpu image, and the wheel of gemma4-nim for all of them ---------------------
 FROM ${CPU_BASE_IMAGE} AS installed
@@ -56,6 +57,9 @@ COPY --from=prebuild /cache/bundles /bundles
 FROM ${TRITON_IMAGE} AS triton
 COPY docker/triton_libraries.py /run/
 RUN ["python3", "-B", "/run/triton_libraries.py", "collect"]
+
+# A stage takes its settings from the image that it is built on and from nowhere else, so from ENV on the three targets
+# say the same, each for itself; a test holds them to that.
 
 # --- vllm: vLLM, in its own server or in Triton -----------------------------------------------------------------------
 FROM ${VLLM_BASE_IMAGE} AS vllm
@@ -124,9 +128,12 @@ LABEL org.opencontainers.image.title="gemma4-nim" \
 # --- cpu: llama.cpp, and the demo models ------------------------------------------------------------------------------
 FROM ${CPU_BASE_IMAGE} AS cpu
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# A base by digest grows old, so what has been repaired since comes on top. Nothing here has to become another user.
 # hadolint ignore=DL3008
 RUN apt-get update \
+ && apt-get upgrade --yes \
  && apt-get install --yes --no-install-recommends ca-certificates libgomp1 python3 \
+ && find / -xdev -type f -perm /6000 -exec chmod ug-s {} + \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/log/*.log \
         /var/log/apt /usr/lib/python3*/__pycache__ /usr/share/doc/*/*.gz /usr/share/man/* /usr/share/locale/*
 COPY --from=installed /opt/nim /opt/nim

@@ -90,6 +90,8 @@ fmt: $(DEV) ## Format the code, repair what ruff can repair, and write the gener
 	@$(BIN)/ruff format .
 	@$(BIN)/python -m config.reference
 	@$(BIN)/python helm/generate.py
+	@$(BIN)/python -m tests.launcher.profile_table
+	@$(BIN)/python -m tests.launcher.sizing_table
 
 lock: $(DEV) ## Write the lock files again (ARGS=--upgrade moves to the newest versions)
 	@$(BIN)/python $(PIP_INSTALL) uv

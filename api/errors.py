@@ -20,6 +20,7 @@ from engine.errors import (
     InvalidImageError,
     InvalidRequestError,
     QueueFullError,
+    UnknownAdapterError,
 )
 
 
@@ -104,6 +105,13 @@ class ModelNotFoundError(ApiError):
 
     def __init__(self, model: str, *, param: str | None = "model") -> None:
         super().__init__(f"The model {_quote(model)} does not exist.", param=param)
+
+
+class ModelGoneError(ModelNotFoundError):
+    """The engine has no adapter of the request's name, or not any more."""
+
+    def __init__(self, message: str) -> None:
+        ApiError.__init__(self, message, param="model")
 
 
 class BodyTooLargeError(ApiError):
@@ -209,6 +217,7 @@ def _quote(text: str, limit: int = 200) -> str:
 
 _ENGINE_ERRORS: Final[tuple[tuple[type[EngineError], Callable[[str], ApiError]], ...]] = (
     (ContextOverflowError, lambda text: ContextLengthError(text, param="messages")),
+    (UnknownAdapterError, ModelGoneError),
     (InvalidGrammarError, lambda text: BadRequestError(text, param="response_format", code="invalid_grammar")),
     (GrammarMismatchError, lambda text: BadRequestError(text, param="continue_final_message")),
     (InvalidImageError, lambda text: MediaError(text, param="messages")),

@@ -27,6 +27,10 @@ class LocalEngine:
         """Start a sequence."""
         return await self._core.start(request, receiver)
 
+    async def adapters(self) -> tuple[str, ...]:
+        """Return the core's adapters."""
+        return self._core.limits().adapters
+
     async def limits(self) -> EngineLimits:
         """Return the core's limits."""
         return self._core.limits()

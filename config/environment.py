@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from config.errors import ConfigError
 from config.known import ALIASES, FOREIGN, NOT_SUPPORTED, PREFIX
+from config.redaction import Redactor
 from config.settings import LaunchSettings, Settings, secrets, sections, variables
 from config.settings_file import file_layer
 from config.settings_flags import CONFIG_FILE, PASSTHROUGH, command_line_layer, passthrough_layer
@@ -28,6 +29,10 @@ from config.settings_verdicts import judge
 NO_OVERRIDES: Final[Mapping[str, str]] = MappingProxyType({})
 SPECIAL: Final = (CONFIG_FILE, PASSTHROUGH)
 """Variables that are no settings themselves but hold some."""
+
+
+_FOR_DOWNLOADS: Final = ("NIM_MODEL_URI", "NIM_REPOSITORY_OVERRIDE")
+"""Addresses that may hold a password or a signature, and that only the launcher opens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +78,18 @@ def load_settings(
     warnings = (*findings.warnings, *judgement.warnings)
     if warnings and settings.launch.strict_config:
         raise ConfigError([f"{line} (NIM_STRICT_CONFIG is set)" for line in warnings], jsonl=settings.log.jsonl)
-    handed_on = {name: given.text for name, given in values.items() if name in variables() and name not in secrets()}
+    handed_on = {name: _for_children(name, given.text) for name, given in values.items() if name in variables()}
+    handed_on = {name: text for name, text in handed_on.items() if name not in secrets()}
     # A list of keys is hidden as a whole, and each key of it.
     lists = [given.text for name, given in values.items() if name in secrets()]
     hidden = tuple({part for text in lists for part in (text.strip(), *re.split(r"[,\s]+", text)) if part})
     told = (*warnings, *findings.remarks, *judgement.remarks)
     return LoadedSettings(settings, told, MappingProxyType(handed_on), hidden)
+
+
+def _for_children(name: str, text: str) -> str:
+    """Return a value as other processes get it: without passwords, where an address is for downloads only."""
+    return Redactor()(text) if name in _FOR_DOWNLOADS else text
 
 
 def child_environment(values: Mapping[str, str]) -> dict[str, str]:
@@ -126,6 +137,7 @@ def _collect(
     """Put all layers together, the strongest last."""
     told = environment_layer(_ours(environ), findings)
     asked = environment_layer({name: text for name, text in overrides.items() if text.strip()}, findings)
+    asked = {name: Given(given.text, given.source or "the command line") for name, given in asked.items()}
     typed = command_line_layer(arguments, findings)
     passed = passthrough_layer(told[PASSTHROUGH].text, findings) if PASSTHROUGH in told else {}
     path = next((layer[CONFIG_FILE] for layer in (typed, asked, told) if CONFIG_FILE in layer), None)

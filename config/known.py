@@ -56,7 +56,7 @@ _OFF: Final = frozenset({"0", "false", "no", "off", "none", "disabled"})
 _ON: Final = frozenset({"1", "true", "yes", "on"})
 _ONE: Final = frozenset({"1"})
 
-_LORA: Final = "adapters are not loaded; merge the adapter into the model and set NIM_MODEL_PATH"
+_LORA: Final = "adapters are read from the folder NIM_PEFT_SOURCE, and nobody is asked for them; remove it"
 _NODES: Final = "one server runs on one machine; use a profile for the GPUs of one (NIM_TENSOR_PARALLEL_SIZE)"
 _ENGINE: Final = "the engine decides this by itself; remove it"
 _TOOLS: Final = "tool calling is always on and uses Gemma 4's own format; remove it"
@@ -70,7 +70,6 @@ _KWARGS: Final = "set NIM_IMAGE_TOKENS for the token budget of pictures"
 NOT_SUPPORTED: Final = MappingProxyType(
     {
         # What a user would miss badly: the start is refused.
-        "NIM_PEFT_SOURCE": Answer(_LORA, stops=True, as_it_is=_OFF),
         "NIM_MIDDLEWARE_CONFIG_PATH": Answer("there is no middleware to configure; use a proxy", stops=True),
         "NIM_SAGEMAKER_MODE": Answer(
             "there are no routes /ping and /invocations; let a proxy map them", stops=True, as_it_is=_OFF
@@ -84,11 +83,7 @@ NOT_SUPPORTED: Final = MappingProxyType(
         "NIM_MULTI_NODE": Answer(_NODES, stops=True, as_it_is=_OFF),
         "NIM_ENGINE_MODEL_DOWNLOAD_ONLY": Answer("run download-to-cache instead", stops=True, as_it_is=_OFF),
         # What changes nothing that a client could see, or is always so.
-        "NIM_PEFT_REFRESH_INTERVAL": Answer(_LORA),
         "NIM_PEFT_API_TIMEOUT_SECS": Answer(_LORA),
-        "NIM_MAX_LORA_RANK": Answer(_LORA),
-        "NIM_MAX_GPU_LORAS": Answer(_LORA),
-        "NIM_MAX_CPU_LORAS": Answer(_LORA),
         "NIM_LEADER_ROLE": Answer(_NODES, as_it_is=_OFF | _ON),
         "NIM_NODE_RANK": Answer(_NODES, as_it_is=frozenset({"0"})),
         "NIM_MPI_ALLOW_RUN_AS_ROOT": Answer(_NODES, as_it_is=_OFF | _ON),

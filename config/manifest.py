@@ -82,11 +82,6 @@ class WorkspaceFile(_Model):
     resolve: str | None = None
 
     @property
-    def is_repository(self) -> bool:
-        """Tell whether this stands for all files of a repository that ``include`` matches."""
-        return PurePosixPath(self.path).name == WHOLE_REPOSITORY
-
-    @property
     def planned_size(self) -> int:
         """Return the best known size in bytes, 0 when there is none."""
         return self.size if self.size is not None else self.approximate_size or 0

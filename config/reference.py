@@ -66,6 +66,7 @@ TITLES = {
     "media": "Pictures",
     "fetch": "Pictures by URL",
     "engine": "Engine",
+    "adapters": "LoRA adapters",
     "build": "Engine bundles",
     "transport": "Triton",
     "remote": "Engines elsewhere",

@@ -216,7 +216,7 @@ def _check_dates(server: ssl.SSLContext, files: _Files) -> None:
     """
     client = own_client_context(TlsSettings(certs_path=files.certificate))
     try:
-        _shake_hands(server, client)
+        shake_hands(server, client)
     except ssl.SSLCertVerificationError as error:
         if error.verify_code in (_EXPIRED, _NOT_YET_VALID):
             name, path = "NIM_SSL_CERTS_PATH", files.certificate
@@ -226,7 +226,12 @@ def _check_dates(server: ssl.SSLContext, files: _Files) -> None:
         _log.warning("a handshake with the certificate %s failed: %s", files.certificate, error.reason)
 
 
-def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
+def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, Any]:
+    """Connect two contexts in memory, and return what the client has seen of the server's certificate.
+
+    Raises:
+        ssl.SSLError: they do not come together.
+    """
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     sides = (
         client.wrap_bio(to_client, to_server),
@@ -239,4 +244,5 @@ def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
                 side.do_handshake()
                 done.add(side)
         if len(done) == len(sides):
-            return
+            return dict(sides[0].getpeercert() or {})
+    return {}

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from config.settings_access import CorsSettings, KeySettings, LimitSettings, TlsSettings
+from config.settings_adapters import AdapterSettings
 from config.settings_base import SettingsModel, read_automatic, read_names, variable
 from config.settings_build import BuildSettings
 from config.settings_cache import CacheSettings, NetworkSettings, StoreSettings
@@ -77,8 +78,8 @@ class ModelSettings(SettingsModel):
     """A GGUF file, a folder with one GGUF model and at most one ``mmproj*.gguf``, or a folder with a checkpoint in
     Hugging Face layout, for vLLM and TensorRT-LLM. Unset serves the demo model."""
     engine: Literal["auto", "llama_cpp", "vllm", "tensorrt_llm"] = variable("NIM_ENGINE", "auto")
-    """Which engine serves the model of ``NIM_MODEL_PATH``: ``llama_cpp``, ``vllm`` or ``tensorrt_llm``. ``auto`` goes
-    by the files: a GGUF file is for ``llama_cpp``."""
+    """Which engine serves: ``llama_cpp``, ``vllm`` or ``tensorrt_llm``. ``auto`` goes by the files of
+    ``NIM_MODEL_PATH`` (a GGUF file is for ``llama_cpp``); among profiles the best one decides."""
     uri: Annotated[str, AfterValidator(_uri)] | None = variable("NIM_MODEL_URI", None)
     """A model to download and serve: ``hf://``, ``ngc://``, ``s3://`` or ``https://``. ``NIM_MODEL_PATH`` takes such an
     address, too."""
@@ -138,6 +139,7 @@ class Settings(SettingsModel):
     media: MediaSettings = MediaSettings()
     fetch: FetchSettings = FetchSettings()
     engine: EngineSettings = EngineSettings()
+    adapters: AdapterSettings = AdapterSettings()
     build: BuildSettings = BuildSettings()
     transport: TransportSettings = TransportSettings()
     remote: RemoteSettings = RemoteSettings()

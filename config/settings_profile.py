@@ -65,7 +65,8 @@ class ProfileSettings(SettingsModel):
     tensor_parallel: Annotated[Annotated[int, Field(ge=1, le=8)] | None, BeforeValidator(read_automatic)] = variable(
         "NIM_TENSOR_PARALLEL_SIZE", None
     )
-    """Only profiles that spread one model over so many GPUs."""
+    """Only profiles that spread one model over so many GPUs; for a checkpoint of your own, over how many it is
+    spread."""
 
 
 class MemorySettings(SettingsModel):

@@ -29,6 +29,9 @@ cp -r "$installed/etc" "$installed/LICENSE" "$installed/MODEL_LICENSE" /opt/nim/
 chown 1000:0 /opt/nim/.cache /opt/nim/workspace
 chmod 2775 /opt/nim/.cache /opt/nim/workspace
 
+# Nothing in this image has to become another user.
+find / -xdev -type f -perm /6000 -exec chmod ug-s {} +
+
 # A base without its engine, or for another Python, ends the build here and not at a customer's.
 "$python" -c "import importlib.metadata as found, sys; print(sys.argv[1], found.version(sys.argv[1]))" "$engine"
 "$python" -c "import config.settings, engine.core, launcher.cli"

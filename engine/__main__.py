@@ -1,7 +1,8 @@
 """``python -m engine --runtime FILE``: the embedded engine process.
 
 It serves at once, loads the model in a thread, and exits with status 1 and one line on standard error when that fails.
-It dies with the process that started it, and stops on SIGTERM or SIGINT.
+It dies with the process that started it, and stops on SIGTERM or SIGINT. Of several machines that share one engine only
+the first one's process serves: ``engine.nodes``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from config.logs import configure_logging
 from config.runtime import EngineRuntime
 from engine.cores import load_core
 from engine.errors import EngineError, EngineLoadError
+from engine.nodes import add_options, beside_workers, is_worker, placed, work
 from engine.server import InferenceService, create_server
 
 if TYPE_CHECKING:
@@ -47,10 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the process and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m engine", description="Serve one engine over KServe v2 gRPC.")
     parser.add_argument("--runtime", type=Path, required=True, help="JSON file with the engine's settings")
+    add_options(parser)
     options = parser.parse_args(arguments)
     try:
         configure_logging(load_settings().settings.log, "engine")
-        runtime = EngineRuntime.model_validate_json(options.runtime.read_bytes())
+        runtime = placed(EngineRuntime.model_validate_json(options.runtime.read_bytes()), options)
     except (OSError, ValidationError) as error:
         sys.stderr.write(f"engine: {options.runtime} cannot be used: {error}\n")
         return EXIT_USAGE
@@ -59,7 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     die_with_parent()
     try:
-        asyncio.run(serve(runtime))
+        if is_worker(runtime):
+            work(runtime)
+        else:
+            asyncio.run(serve(runtime))
     except EngineError as error:
         sys.stderr.write(f"engine: {error.message}\n")
         return EXIT_FAILED
@@ -88,14 +94,14 @@ async def serve(runtime: EngineRuntime) -> None:
     _remove_stale_socket(runtime.endpoint)
     service = InferenceService()
     try:
-        server = create_server(service, runtime.endpoint)
+        server = create_server(service, runtime.endpoint, runtime.tls)
         await server.start()
     except RuntimeError as error:
         message = f"cannot listen at {runtime.endpoint}: {error}"
         raise EngineLoadError(message) from error
     logger.info("listening at %s", runtime.endpoint)
     stopping = asyncio.create_task(stop.wait())
-    running = asyncio.create_task(_run_core(service, runtime))
+    running = asyncio.create_task(beside_workers(_run_core(service, runtime), runtime.cluster))
     try:
         await asyncio.wait({stopping, running}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from engine.errors import ContextOverflowError, InvalidRequestError
+from engine.errors import ContextOverflowError, InvalidRequestError, UnknownAdapterError
 from engine.images import ImageRun, check_image
 
 if TYPE_CHECKING:
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 MAX_LOGPROBS = 20
 MAX_SEED = 2**64
+MIN_REPETITION_PENALTY = 0.001
+"""Logits are divided by it: by much less, they would overflow."""
+MAX_NAME = 128
+"""So much of an unknown name is shown."""
 
 
 def check_request(request: EngineRequest, limits: EngineLimits, image_token_id: int | None) -> tuple[ImageRun, ...]:
@@ -29,8 +33,10 @@ def check_request(request: EngineRequest, limits: EngineLimits, image_token_id: 
     Raises:
         ContextOverflowError: the prompt leaves no room for one more token.
         InvalidImageError: an image has a wrong size.
+        UnknownAdapterError: the engine has no adapter of that name.
         InvalidRequestError: anything else that is out of range.
     """
+    check_adapter(request, limits)
     if not request.prompt_ids:
         message = "prompt_ids is empty"
         raise InvalidRequestError(message)
@@ -47,6 +53,17 @@ def check_request(request: EngineRequest, limits: EngineLimits, image_token_id: 
     for index, image in enumerate(request.images):
         check_image(image, index)
     return _image_runs(request, image_token_id, vision=limits.vision)
+
+
+def check_adapter(request: EngineRequest, limits: EngineLimits) -> None:
+    """Check that the engine has the adapter of a request.
+
+    Raises:
+        UnknownAdapterError: it has not.
+    """
+    if request.adapter is not None and request.adapter not in limits.adapters:
+        message = f"the model `{request.adapter[:MAX_NAME]}` does not exist"
+        raise UnknownAdapterError(message)
 
 
 def _check(condition: bool, field: str, problem: str) -> None:  # noqa: FBT001 - the condition is the subject
@@ -69,7 +86,11 @@ def _check_sampling(sampling: Sampling) -> None:
     _check(sampling.top_k >= 0, "sampling.top_k", "is negative")
     _check(0 < sampling.top_p <= 1, "sampling.top_p", "is not above 0 and at most 1")
     _check(0 <= sampling.min_p <= 1, "sampling.min_p", "is not between 0 and 1")
-    _check(sampling.repetition_penalty > 0, "sampling.repetition_penalty", "is not above 0")
+    _check(
+        sampling.repetition_penalty >= MIN_REPETITION_PENALTY,
+        "sampling.repetition_penalty",
+        f"is below {MIN_REPETITION_PENALTY}",
+    )
     _check(sampling.seed is None or 0 <= sampling.seed < MAX_SEED, "sampling.seed", "does not fit 64 bits")
     _check(not any(math.isnan(v) for v in sampling.logit_bias.values()), "sampling.logit_bias", "holds no number")
 

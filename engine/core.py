@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from engine.errors import EngineError
@@ -73,6 +73,7 @@ class EngineRequest:
     refers to special tokens by id. ``logprobs`` None means none, 0 means the chosen id only, n the n most likely too
     (at most 20). ``grammar_begun`` is how many of the prompt's last ids the grammar covers: the answer has begun with
     them. ``min_tokens`` forbids stop ids until so many ids were drawn. ``ignore_stop_ids`` never draws them.
+    ``adapter`` is one of ``EngineLimits.adapters``; None is the model itself.
     """
 
     request_id: str
@@ -88,6 +89,7 @@ class EngineRequest:
     ignore_stop_ids: bool = False
     priority: int = 0
     cache_salt: str = ""
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,10 @@ class Running(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """What this engine can take. ``context_tokens`` bounds prompt plus completion of one sequence."""
+    """What this engine can take. ``context_tokens`` bounds prompt plus completion of one sequence.
+
+    ``adapters`` are the names of the LoRA adapters that it has at this moment; the rest stays as it is.
+    """
 
     context_tokens: int
     max_sequences: int
@@ -175,6 +180,16 @@ class EngineLimits:
     logprobs: bool
     core: str
     model: str
+    adapters: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> EngineLimits:
+        """Make limits of JSON values, in which tuples are lists; an engine of an earlier version tells no adapters.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        return cls(**{**fields, "adapters": tuple(fields.get("adapters", ()))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +202,7 @@ class EngineStats:
         kv_tokens: places for tokens in the memory of attention, all sequences together.
         kv_tokens_used: of these, places that running sequences have filled; what is only kept for reuse counts as free.
         started_total: sequences that have left the queue; ``queue_us_total`` is the time that they spent there.
+        preemptions_total: how often a running sequence had to give up its memory and wait, for lack of it.
     """
 
     running: int
@@ -203,6 +219,7 @@ class EngineStats:
     grammar_us_total: int | None = None
     images_total: int | None = None
     image_us_total: int | None = None
+    preemptions_total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +255,7 @@ class EngineCore(Protocol):
         ...
 
     def limits(self) -> EngineLimits:
-        """Return the engine's fixed limits."""
+        """Return the engine's limits."""
         ...
 
     def stats(self) -> EngineStats:

@@ -12,6 +12,7 @@ from engine.errors import EngineLoadError
 if TYPE_CHECKING:
     from config.runtime import EngineRuntime
     from engine.core import EngineCore
+    from engine.vllm.worker import VllmWorker
 
 
 def load_core(runtime: EngineRuntime) -> EngineCore:
@@ -22,6 +23,21 @@ def load_core(runtime: EngineRuntime) -> EngineCore:
     """
     try:
         return _load(runtime)
+    except ImportError as error:
+        message = f"the engine {runtime.core} is not installed here: {error}"
+        raise EngineLoadError(message) from error
+
+
+def load_worker(runtime: EngineRuntime) -> VllmWorker:
+    """Load this machine's share of an engine whose first machine is another one; returns when all have loaded theirs.
+
+    Raises:
+        EngineLoadError: it cannot be loaded, or its library is not installed.
+    """
+    try:
+        from engine.vllm.worker import VllmWorker  # noqa: PLC0415
+
+        return VllmWorker(runtime)
     except ImportError as error:
         message = f"the engine {runtime.core} is not installed here: {error}"
         raise EngineLoadError(message) from error

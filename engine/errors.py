@@ -35,6 +35,12 @@ class ContextOverflowError(InvalidRequestError):
         self.context_tokens = context_tokens
 
 
+class UnknownAdapterError(InvalidRequestError):
+    """The request names an adapter that the engine does not have, or not any more."""
+
+    code = "unknown_adapter"
+
+
 class InvalidGrammarError(InvalidRequestError):
     """The grammar does not compile."""
 
@@ -77,6 +83,7 @@ ERRORS_BY_CODE: dict[str, type[EngineError]] = {
         EngineError,
         InvalidRequestError,
         ContextOverflowError,
+        UnknownAdapterError,
         InvalidGrammarError,
         GrammarMismatchError,
         InvalidImageError,

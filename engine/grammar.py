@@ -162,4 +162,5 @@ class GrammarCompiler:
 
 
 def _shorten(text: str) -> str:
-    return text.strip()[:MAX_ERROR_CHARACTERS]
+    # After the reason comes the whole state of the matcher.
+    return text.partition("\n<state>")[0].strip()[:MAX_ERROR_CHARACTERS]

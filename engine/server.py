@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from engine.errors import EngineError, EngineUnavailableError
+from engine.listener_tls import server_credentials
 from engine.step_messages import EXTENSION, stream_path
 from engine.step_server import StepServer
 from engine.triton.protocol import (
@@ -29,6 +30,7 @@ from engine.wire import INPUTS, OUTPUTS, decode_request, encode_delta, encode_er
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from config.runtime import ListenerTls
     from engine.core import EngineCore
 
 logger = logging.getLogger(__name__)
@@ -155,16 +157,20 @@ class InferenceService(GRPCInferenceServiceServicer):  # type: ignore[misc] # ge
 class EngineServer:
     """The gRPC service and, where its address is a unix socket, the step streams beside it."""
 
-    def __init__(self, service: InferenceService, endpoint: str) -> None:
+    def __init__(self, service: InferenceService, endpoint: str, tls: ListenerTls | None) -> None:
         """Bind the service to ``endpoint``.
 
         Raises:
             RuntimeError: the address is taken or impossible.
+            EngineLoadError: a TLS file cannot be used.
         """
         self._service = service
         self._grpc = grpc.aio.server(options=SERVER_OPTIONS)
         add_GRPCInferenceServiceServicer_to_server(service, self._grpc)
-        self._grpc.add_insecure_port(endpoint)
+        if tls is None:
+            self._grpc.add_insecure_port(endpoint)
+        else:
+            self._grpc.add_secure_port(endpoint, server_credentials(tls))
         path = stream_path(endpoint)
         self._steps = None if path is None else StepServer(service.core_of, path)
 
@@ -191,10 +197,11 @@ class EngineServer:
         await self._grpc.wait_for_termination()
 
 
-def create_server(service: InferenceService, endpoint: str) -> EngineServer:
+def create_server(service: InferenceService, endpoint: str, tls: ListenerTls | None = None) -> EngineServer:
     """Return a server that is bound to ``endpoint`` and not yet started.
 
     Raises:
         RuntimeError: the address is taken or impossible.
+        EngineLoadError: a TLS file cannot be used.
     """
-    return EngineServer(service, endpoint)
+    return EngineServer(service, endpoint, tls)

@@ -52,6 +52,7 @@ INPUTS: dict[str, tuple[str, tuple[int, ...]]] = {
     "logprobs": ("INT32", (1,)),
     "priority": ("INT32", (1,)),
     "cache_salt": ("BYTES", (1,)),
+    "lora_name": ("BYTES", (1,)),
 }
 """Input tensors: datatype and shape. Only the first two are required."""
 
@@ -100,10 +101,10 @@ def encode_request(request: EngineRequest) -> service_pb2.ModelInferRequest:
     for name, values in numbers:
         if values:
             writer.numbers(name, INPUTS[name][0], values)
-    if request.grammar is not None:
-        writer.texts("guided_decoding_guide", (request.grammar.encode(),))
-    if request.cache_salt:
-        writer.texts("cache_salt", (request.cache_salt.encode(),))
+    texts = {"guided_decoding_guide": request.grammar, "cache_salt": request.cache_salt or None}
+    for name, text in (texts | {"lora_name": request.adapter}).items():
+        if text is not None:
+            writer.texts(name, (text.encode(),))
     return message
 
 
@@ -132,8 +133,7 @@ def read_request(request_id: str, reader: TensorReader) -> EngineRequest:
     Raises:
         InvalidRequestError: a tensor is missing, unknown or malformed; the message names it.
     """
-    unknown = reader.names() - INPUTS.keys()
-    if unknown:
+    if unknown := reader.names() - INPUTS.keys():
         problem = f"unknown input tensors: {', '.join(sorted(unknown))}"
         raise InvalidRequestError(problem)
     prompt_ids = reader.numbers("input_ids", "INT32")
@@ -156,6 +156,7 @@ def read_request(request_id: str, reader: TensorReader) -> EngineRequest:
         ignore_stop_ids=bool(reader.number("ignore_stop_token_ids", "BOOL")),
         priority=reader.number("priority", "INT32") or 0,
         cache_salt=_decode_text(reader, "cache_salt") or "",
+        adapter=_decode_text(reader, "lora_name"),
     )
 
 
@@ -287,10 +288,9 @@ def decode_limits(parameters: Mapping[str, str]) -> EngineLimits:
         EngineError: one is missing or malformed.
     """
     try:
-        return EngineLimits(
-            **{field.name: json.loads(parameters[field.name]) for field in dataclasses.fields(EngineLimits)}
-        )
-    except (KeyError, ValueError) as error:
+        names = {field.name for field in dataclasses.fields(EngineLimits)} & parameters.keys()
+        return EngineLimits.of({name: json.loads(parameters[name]) for name in names})
+    except (TypeError, ValueError) as error:
         message = f"the engine does not tell its limits: {error}"
         raise EngineError(message) from error
 

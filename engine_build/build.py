@@ -136,7 +136,7 @@ class _Build:
         with self._timed(step):
             return run_trial(
                 job,
-                self._cache_variables(step),
+                {**self.site.devices, **self._cache_variables(step)},
                 self.site.timeout_s,
                 lambda text, done, total: self.site.tell(step, text, done, total),
             )

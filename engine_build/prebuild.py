@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +42,7 @@ class Site:
         reference: an unquantised checkpoint, or the answers of one, to compare with; None where the plan needs none.
         prebuilt: a prebuilt bundle of the same fingerprint whose weights are taken over.
         home: where the bundle will lie; a checkpoint on the same volume is noted by its place relative to it.
+        devices: variables that show an engine its GPUs, and no others.
     """
 
     work: Path
@@ -54,6 +55,7 @@ class Site:
     reference: Path | None = None
     prebuilt: Path | None = None
     home: Path | None = None
+    devices: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_weights(plan: BuildPlan, site: Site) -> None:

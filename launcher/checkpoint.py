@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from config.settings import ModelSettings
+from config.settings_profile import Precision
 from config.variants import published_names
 from launcher.commands.engines import GPU_ENGINES, available_engines
 from launcher.errors import ExitCode, LaunchError
@@ -30,6 +31,7 @@ class CheckpointFiles:
         weights: the first of the files that are loaded.
         weight_bytes: size of all of them.
         names: names for requests; empty when it is no published model.
+        precision: number format of the weights.
         engine: what loads it.
     """
 
@@ -38,6 +40,7 @@ class CheckpointFiles:
     tokenizer: Path
     shape: ModelShape
     names: tuple[str, ...]
+    precision: Precision
     engine: str
 
 
@@ -46,11 +49,16 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
-def inspect_checkpoint(folder: Path, settings: ModelSettings) -> CheckpointFiles:
+def inspect_checkpoint(folder: Path, settings: ModelSettings, engines: frozenset[str] | None = None) -> CheckpointFiles:
     """Return what is known of a checkpoint.
 
+    Args:
+        folder: where it is.
+        settings: which engine and which tokenizer.
+        engines: that may load it; None are those that are installed here.
+
     Raises:
-        LaunchError: it is damaged or no Gemma 4, or no engine that is installed loads it.
+        LaunchError: it is damaged or no Gemma 4, or none of these engines loads it.
     """
     config = _config(folder)
     if config.get("model_type") != ARCHITECTURE:
@@ -69,12 +77,12 @@ def inspect_checkpoint(folder: Path, settings: ModelSettings) -> CheckpointFiles
         tokenizer=tokenizer,
         shape=shape,
         names=published_names(shape.layers, shape.experts),
-        engine=_engine(folder, settings),
+        precision=_precision(config.get("quantization_config")),
+        engine=_engine(folder, settings, available_engines() if engines is None else engines),
     )
 
 
-def _engine(folder: Path, settings: ModelSettings) -> str:
-    installed = available_engines()
+def _engine(folder: Path, settings: ModelSettings, installed: frozenset[str]) -> str:
     if settings.engine != "auto":
         if settings.engine not in installed:
             message = f"NIM_ENGINE={settings.engine} is not installed here"
@@ -111,6 +119,14 @@ def _shape(text: Mapping[str, Any]) -> ModelShape:
         ),
         sliding=sliding,
     )
+
+
+def _precision(quantised: object) -> Precision:
+    """Return the number format that ``quantization_config`` tells of; its writers differ in how they say it."""
+    words = json.dumps(quantised).lower()
+    if quantised is None:
+        return "bf16"
+    return "nvfp4" if "nvfp4" in words or '"num_bits": 4' in words else "fp8"
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -120,12 +120,6 @@ class DiskError(CodedError):
     exit_code = ExitCode.DISK_FULL
 
 
-class HardwareError(CodedError):
-    """Nothing that could serve the model runs and fits on this hardware."""
-
-    exit_code = ExitCode.NO_USABLE_HARDWARE
-
-
 class HardwareFaultError(CodedError):
     """A GPU or its driver is present but broken."""
 

@@ -38,7 +38,6 @@ COLLECTIVE_BYTES: Final = 768 * MIB
 VLLM_GRAPH_BYTES_PER_LAYER: Final = 25 * MIB
 TRTLLM_GRAPH_BYTES: Final = 7 * 200 * MIB
 """Seven captured batch sizes of up to 200 MB each."""
-MAX_GPU_LORAS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +52,7 @@ class GpuLoad:
         sequences: that one step serves at most.
         graphs: whether CUDA graphs are captured.
         lora_rank: largest rank of an adapter; 0 without adapters.
+        lora_slots: adapters that are there at the same time.
     """
 
     variant: Variant
@@ -64,6 +64,7 @@ class GpuLoad:
     sequences: int
     graphs: bool
     lora_rank: int
+    lora_slots: int = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ def _weights(load: GpuLoad) -> int:
     # vLLM loads the keys' projection of the global layers twice, because they have no values' projection.
     twice = variant.global_layers * variant.hidden * variant.global_kv_heads * GLOBAL_HEAD_DIM * ELEMENT_BYTES
     text = max(load.weight_bytes - vision, 0) + (twice if load.engine == "vllm" else 0)
-    adapters = MAX_GPU_LORAS * load.lora_rank * _adapter_width(variant) * ELEMENT_BYTES if load.lora_rank else 0
+    adapters = load.lora_slots * load.lora_rank * _adapter_width(variant) * ELEMENT_BYTES
     shared = int((text + adapters) * WEIGHT_SLACK) // load.tensor_parallel
     return shared + vision + load.draft_bytes
 

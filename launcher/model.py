@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from config.settings import ModelSettings
+from config.settings_profile import Precision
 from config.variants import DEFAULT_PROFILE, PROFILES, published_names
 from launcher.checkpoint import inspect_checkpoint, is_checkpoint
+from launcher.commands.engines import GPU_ENGINES
 from launcher.errors import ExitCode, LaunchError
 from launcher.gguf_header import GgufError, GgufHeader, read_header
 from launcher.memory import ARCHITECTURE, ModelShape, model_shape
@@ -35,6 +37,7 @@ class ModelFiles:
         why: the reason for this choice, for people.
         core: the engine that loads it.
         checkpoint: the folder, for an engine that loads Hugging Face layout and no GGUF file.
+        precision: number format of a checkpoint's weights; ``bf16`` also stands for wider ones.
         bundle: the engine bundle that it belongs to, for an engine that takes arguments and caches from one.
     """
 
@@ -47,11 +50,19 @@ class ModelFiles:
     why: str
     core: str = "llama_cpp"
     checkpoint: Path | None = None
+    precision: Precision = "bf16"
     bundle: Path | None = None
 
 
-def find_model(settings: ModelSettings, profile: str | None = None) -> ModelFiles:
-    """Find and inspect the model that the settings ask for; ``profile`` names a demo model.
+def find_model(
+    settings: ModelSettings, profile: str | None = None, engines: frozenset[str] | None = None
+) -> ModelFiles:
+    """Find and inspect the model that the settings ask for.
+
+    Args:
+        settings: where it is.
+        profile: names a demo model.
+        engines: that may load it; None are those that are installed here.
 
     Raises:
         LaunchError: a file is missing or unreadable, or the model is not a Gemma 4.
@@ -64,11 +75,18 @@ def find_model(settings: ModelSettings, profile: str | None = None) -> ModelFile
             raise LaunchError(ExitCode.BAD_SETTINGS, message, "or set NIM_MODEL_PATH")
         name = profile or DEFAULT_PROFILE
         why = "NIM_MODEL_PROFILE" if profile else "the demo model; NIM_MODEL_PATH is not set"
-        return _inspect(_weights_in(demo_folder() / name), settings, why, (name,))
+        folder = demo_folder() / name
+        if _is_for_checkpoint_engine(folder, settings):
+            found = _checkpoint(folder, settings, engines)
+            return replace(found, names=settings.served_names or (name,), why=f"{why}, for {found.core}")
+        return _inspect(_weights_in(folder), settings, why, (name,))
     path = settings.path.expanduser()
     if _is_for_checkpoint_engine(path, settings):
-        return _checkpoint(path, settings)
+        return _checkpoint(path, settings, engines)
     weights = _weights_in(path) if path.is_dir() else path
+    if settings.engine in GPU_ENGINES and weights.is_file():
+        message = f"NIM_ENGINE={settings.engine} loads checkpoints in Hugging Face layout, and {weights} is a GGUF file"
+        raise _refusal(message, "leave NIM_ENGINE unset, or name a folder with config.json and *.safetensors")
     return _inspect(weights, settings, "NIM_MODEL_PATH", ())
 
 
@@ -78,8 +96,8 @@ def _is_for_checkpoint_engine(path: Path, settings: ModelSettings) -> bool:
     return settings.engine != "auto" or not any(path.glob("*.gguf"))
 
 
-def _checkpoint(folder: Path, settings: ModelSettings) -> ModelFiles:
-    found = inspect_checkpoint(folder, settings)
+def _checkpoint(folder: Path, settings: ModelSettings, engines: frozenset[str] | None) -> ModelFiles:
+    found = inspect_checkpoint(folder, settings, engines)
     return ModelFiles(
         weights=found.weights,
         weight_bytes=found.weight_bytes,
@@ -90,6 +108,7 @@ def _checkpoint(folder: Path, settings: ModelSettings) -> ModelFiles:
         why=f"NIM_MODEL_PATH holds a checkpoint for {found.engine}",
         core=found.engine,
         checkpoint=folder,
+        precision=found.precision,
     )
 
 
@@ -177,7 +196,9 @@ def _tokenizer(folder: Path, settings: ModelSettings) -> Path | None:
     if settings.tokenizer_path is not None:
         path = settings.tokenizer_path.expanduser()
         if not path.is_file():
-            raise _refusal(f"the tokenizer file {path} does not exist")
+            raise _refusal(
+                f"the tokenizer file {path} does not exist", "NIM_TOKENIZER_PATH names it; unset it, or mend it"
+            )
         return path
     path = folder / "tokenizer.json"
     return path if path.is_file() else None

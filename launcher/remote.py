@@ -16,6 +16,7 @@ from config.settings import Settings
 from config.settings_transport import RemoteSettings
 from config.variants import PROFILES
 from launcher.cache.tokenizers import rebuilt_tokenizer
+from launcher.commands.engines import LIBRARIES
 from launcher.errors import ExitCode, LaunchError
 from launcher.model import find_model
 
@@ -83,6 +84,9 @@ def plan_remote(settings: Settings) -> RemotePlan:
     if settings.transport.kind != "embedded":
         message = "NIM_ENGINE_TRANSPORT=triton starts an engine here, and NIM_ENGINE_ENDPOINTS names engines elsewhere"
         raise LaunchError(ExitCode.BAD_SETTINGS, message, "set one of them")
+    if settings.adapters.source is not None:
+        message = "NIM_PEFT_SOURCE is for engines that are started here, and NIM_ENGINE_ENDPOINTS names others"
+        raise LaunchError(ExitCode.BAD_SETTINGS, message, "set NIM_PEFT_SOURCE where the engines are started")
     connection = connection_to(settings.remote)
     tokenizer, names = _model(settings)
     server = settings.server
@@ -155,5 +159,7 @@ def _model(settings: Settings) -> tuple[Path, tuple[str, ...]]:
             raise LaunchError(ExitCode.BAD_SETTINGS, message, remedy)
         message = "NIM_ENGINE_ENDPOINTS is set, and a tokenizer does not tell the model's name"
         raise LaunchError(ExitCode.BAD_SETTINGS, message, "set NIM_SERVED_MODEL_NAME")
-    found = find_model(model, settings.profile.name)
+    # Which engine loads it is settled elsewhere, and it need not be installed here.
+    plain = model.model_copy(update={"engine": "auto"})
+    found = find_model(plain, settings.profile.name, frozenset(LIBRARIES))
     return found.tokenizer or rebuilt_tokenizer(found.weights, settings.cache.path), found.names

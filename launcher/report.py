@@ -15,8 +15,10 @@ from rich.table import Table
 from config.logs import json_line
 from config.redaction import Redactor
 from launcher.banner import Banner
+from launcher.engine_devices import device_environment, device_rows
 from launcher.errors import LaunchError
 from launcher.memory import gib
+from launcher.plan.adapters import adapter_rows
 from launcher.plan.result import Plan
 from launcher.remote import RemotePlan
 
@@ -44,30 +46,37 @@ class Reporter:
         if self._jsonl:
             self._line("INFO", "banner", f"serving {banner.model}", model=banner.model, notices=banner.notices())
         else:
-            self._console.print(escape(banner.text()))
+            self._console.print(escape(self._redact(banner.text())))
 
     def plan(self, plan: Plan) -> None:
         """Show what will be started."""
         if self._jsonl:
             self._line("INFO", "plan", f"{plan.core} serves {plan.names[0]}", plan=plan_record(plan))
             return
-        table = Table.grid(padding=(0, 2))
-        for name, text in _rows(plan):
-            table.add_row(f"  [bold]{name}[/bold]", escape(text))
-        self._console.print("[bold]gemma4-nim[/bold] starts")
-        self._console.print(table)
+        self._facts("[bold]gemma4-nim[/bold] starts", _rows(plan))
         for note in plan.notes:
-            self._console.print(f"  [yellow]note[/yellow]     {escape(note)}")
+            self._console.print(f"  [yellow]note[/yellow]     {escape(self._redact(note))}")
+
+    def after_download(self, uri: str) -> None:
+        """Say that what a model needs is not known before it is here, instead of a plan."""
+        self._console.print(escape(self._redact(f"{uri} would be downloaded; what it needs is known then")))
+
+    def document(self, record: Mapping[str, Any]) -> None:
+        """Write one JSON document."""
+        sys.stdout.write(self._redact(json.dumps(record, indent=2)) + "\n")
 
     def remote(self, plan: RemotePlan) -> None:
         """Show what will be started where the engines are somebody else's."""
         if self._jsonl:
             self._line("INFO", "plan", f"engines elsewhere serve {plan.names[0]}", plan=plan.record())
             return
-        self._console.print("[bold]gemma4-nim[/bold] starts the API alone")
+        self._facts("[bold]gemma4-nim[/bold] starts the API alone", plan.rows())
+
+    def _facts(self, title: str, rows: Iterable[tuple[str, str]]) -> None:
         table = Table.grid(padding=(0, 2))
-        for name, text in plan.rows():
-            table.add_row(f"  [bold]{name}[/bold]", escape(text))
+        for name, text in rows:
+            table.add_row(f"  [bold]{name}[/bold]", escape(self._redact(text)))
+        self._console.print(title)
         self._console.print(table)
 
     def phase(self, phase: str, facts: Mapping[str, Any]) -> None:
@@ -149,6 +158,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
             "core": plan.core,
             "transport": {"kind": plan.transport.kind, "why": plan.transport.why},
             "gpus": [gpu.uuid for gpu in plan.gpus],
+            "environment": dict(device_environment(plan.gpus)),
             "context_tokens": plan.context_tokens,
             "max_sequences": plan.max_sequences,
             "full_sequences": plan.full_sequences,
@@ -174,6 +184,8 @@ def _rows(plan: Plan) -> list[tuple[str, str]]:
         ("model", f"{', '.join(plan.names)}  ({plan.why})"),
         *_origin(plan),
         ("engine", f"{plan.core} on {_devices(plan)}"),
+        *device_rows(plan.gpus),
+        *adapter_rows(plan.adapters),
         ("wire", str(plan.transport)),
         (
             "capacity",
@@ -200,7 +212,7 @@ def _origin(plan: Plan) -> list[tuple[str, str]]:
 
 def _devices(plan: Plan) -> str:
     if plan.gpus:
-        return ", ".join(gpu.name for gpu in plan.gpus)
+        return f"{len(plan.gpus)} x {plan.gpus[0].name} (GPU {', '.join(str(gpu.index) for gpu in plan.gpus)})"
     return f"{plan.threads} CPU thread{'s' if plan.threads > 1 else ''}"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import os
 import shutil
 import sys
@@ -18,11 +20,15 @@ from pydantic import BaseModel
 from config.api_keys import ApiKey
 from config.environment import child_environment
 from config.manifest_source import DRAFT_FOLDER
-from config.runtime import ApiRuntime, EngineRuntime
+from config.runtime import AdapterRuntime, ApiRuntime, EngineRuntime
+from launcher.engine_devices import check_devices, device_environment
+from launcher.errors import ExitCode, LaunchError
 from launcher.plan.planner import Plan
 from launcher.remote import RemotePlan
 from launcher.supervision.process import Command
 from launcher.triton import EMBEDDED, EngineProgram
+
+logger = logging.getLogger(__name__)
 
 _FIRST_PART: Final = "-00001-of-"
 
@@ -42,8 +48,16 @@ class Workspace:
 
     @classmethod
     def create(cls, listen_fd: int | None = None, api_keys: tuple[ApiKey, ...] = ()) -> Workspace:
-        """Make a new one. The name is short because a socket's path may have 107 bytes at most."""
-        return cls(Path(tempfile.mkdtemp(prefix="g4nim-")), listen_fd, api_keys)
+        """Make a new one. The name is short because a socket's path may have 107 bytes at most.
+
+        Raises:
+            LaunchError: there is no folder for temporary files that can be written.
+        """
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="g4nim-"))
+        except OSError as error:
+            raise unwritable(error) from error
+        return cls(folder, listen_fd, api_keys)
 
     @property
     def status_path(self) -> Path:
@@ -79,13 +93,18 @@ class Workspace:
             front_path=None if self.listen_fd is None else self.front_path,
             profile_id=plan.profile.id if plan.profile else "",
             model_urls=tuple(file.uri for file in plan.profile.files) if plan.profile else (),
+            adapters=plan.adapters is not None,
         )
         environment = child_environment(variables)
         loads = tuple(file for file in (*_parts(plan.model.weights), plan.model.projector) if file is not None)
         return (
             self._api(api, environment),
             Command(
-                "engine", self._record("engine", engine, program.command), self._engine(plan, environment), loads=loads
+                "engine",
+                self._record("engine", engine, program.command),
+                self._engine(plan, environment),
+                loads=loads,
+                check=functools.partial(check_devices, plan.gpus) if plan.gpus else None,
             ),
         )
 
@@ -101,29 +120,35 @@ class Workspace:
             api_keys=self.api_keys,
             status_path=self.status_path,
             front_path=None if self.listen_fd is None else self.front_path,
+            # Whoever started the engines knows whether they have adapters.
+            adapters=True,
         )
         return self._api(api, child_environment(variables))
 
     def write_phase(self, phase: str, **facts: Any) -> None:
-        """Tell the API what is going on until the model is ready."""
+        """Tell the API what is going on until the model is ready; a full disk costs the news, not the server."""
         record = {"phase": phase, "since": int(time.time()), **facts}
         # Renamed into place: the API may read at any moment.
         partial = self.status_path.with_suffix(".partial")
-        partial.write_text(json.dumps(record), encoding="utf-8")
-        os.replace(partial, self.status_path)  # noqa: PTH105 - Path.replace is the same call
+        try:
+            partial.write_text(json.dumps(record), encoding="utf-8")
+            os.replace(partial, self.status_path)  # noqa: PTH105 - Path.replace is the same call
+        except OSError as error:
+            logger.warning("the phase %s cannot be written to %s: %s", phase, self.status_path, error.strerror)
 
     def remove(self) -> None:
         """Delete the folder and everything in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _engine(self, plan: Plan, environment: Mapping[str, str]) -> Mapping[str, str]:
-        """Return the environment of the engine; that of a bundle has its caches, too."""
+        """Return the environment of the engine: with the GPUs that it gets, and for a bundle with its caches."""
+        given = {**environment, **device_environment(plan.gpus)}
         if plan.model.bundle is None:
-            return environment
+            return given
         # Imported here: few starts serve a bundle, and its format takes libraries that the others do without.
         from launcher.bundle.planning import engine_variables  # noqa: PLC0415
 
-        return {**environment, **engine_variables(plan, self.folder / "caches")}
+        return given | engine_variables(plan, self.folder / "caches")
 
     def _api(self, runtime: ApiRuntime, environment: Mapping[str, str]) -> Command:
         inherited = () if self.listen_fd is None else (self.listen_fd,)
@@ -135,13 +160,25 @@ class Workspace:
 
     def _record(self, name: str, record: BaseModel, program: Sequence[str]) -> tuple[str, ...]:
         path = self.folder / f"{name}.json"
-        path.write_text(record.model_dump_json(indent=2), encoding="utf-8")
+        try:
+            path.write_text(record.model_dump_json(indent=2), encoding="utf-8")
+        except OSError as error:
+            raise unwritable(error) from error
         return (*program, "--runtime", str(path))
+
+
+def unwritable(error: OSError) -> LaunchError:
+    """Return what ends a start that has nowhere to put its private files."""
+    message = f"there is no writable folder for temporary files: {error.strerror or error}"
+    return LaunchError(
+        ExitCode.CANNOT_START, message, "mount one, for instance with docker run --tmpfs /tmp, or set TMPDIR"
+    )
 
 
 def _engine_runtime(plan: Plan, tokenizer: Path, endpoint: str) -> EngineRuntime:
     model = plan.model
     record: dict[str, Any] = {
+        "adapters": _adapter_runtime(plan),
         "core": plan.core,
         "tokenizer_path": tokenizer,
         "endpoint": endpoint,
@@ -166,6 +203,20 @@ def _engine_runtime(plan: Plan, tokenizer: Path, endpoint: str) -> EngineRuntime
 
         record |= engine_fields(model.bundle)
     return EngineRuntime.model_validate(record)
+
+
+def _adapter_runtime(plan: Plan) -> AdapterRuntime | None:
+    adapters = plan.adapters
+    if adapters is None or adapters.source is None:
+        return None
+    return AdapterRuntime(
+        source=adapters.source.expanduser().absolute(),
+        refresh_s=adapters.refresh_s,
+        max_rank=adapters.max_rank,
+        max_gpu=adapters.max_gpu,
+        max_cpu=adapters.max_cpu,
+        reserved_names=plan.model.names,
+    )
 
 
 def _parts(weights: Path) -> list[Path]:

@@ -61,6 +61,9 @@ def transport_variables(pytestconfig: pytest.Config, request: pytest.FixtureRequ
 class Product(ServerProcess):
     """A running product: launcher, engine and API."""
 
+    picture_port: int | None = None
+    """The port of this machine from which it fetches pictures, if any."""
+
     @property
     def client(self) -> openai.OpenAI:
         """An SDK client that never retries, so that each fault is seen."""
@@ -89,8 +92,11 @@ def start_product(tmp_path_factory: pytest.TempPathFactory, transport_variables:
 
 @pytest.fixture(scope="session")
 def product(start_product: StartProduct) -> Iterator[Product]:
-    """Return one running product per test process."""
-    with start_product() as running:
+    """Return one running product per test process; it may fetch pictures from one port, at which nobody listens yet."""
+    port = free_port()
+    fetching = {"NIM_ALLOWED_MEDIA_DOMAINS": f"127.0.0.1:{port}", "NIM_MEDIA_FETCH_TIMEOUT_SECONDS": "60"}
+    with start_product(**fetching) as running:
+        running.picture_port = port
         yield running
 
 

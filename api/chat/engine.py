@@ -26,6 +26,14 @@ class Engine(Protocol):
         """
         ...
 
+    async def adapters(self) -> tuple[str, ...]:
+        """Return the names of the LoRA adapters that the engine has at this moment.
+
+        Raises:
+            EngineUnavailableError: while the engine cannot be reached.
+        """
+        ...
+
     async def ready(self) -> bool:
         """Tell whether the engine can generate now."""
         ...

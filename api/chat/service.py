@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Final
 
 from api.chat.answers import ChoiceResult, TokenUsage
 from api.chat.choice import Choice, new_call_id
 from api.chat.engine import Engine
-from api.chat.request import ChatRequest
+from api.chat.request import ChatRequest, TextPart
 from api.chat.roles import check_roles
 from api.chat.sinks import StepCollector, StepSink
 from api.errors import QueueTimeoutError
@@ -20,6 +23,9 @@ from api.gemma4.render import render
 from api.gemma4.tokenizer import Gemma4Tokenizer
 from api.media.resolver import MediaResolver
 from api.telemetry.record import RequestRecord, current_record
+
+_LONG_TEXT: Final = 100_000
+"""Characters that take tens of milliseconds to render."""
 
 
 class Conversation:
@@ -147,6 +153,14 @@ class Conversation:
             await self._news.wait()
 
 
+def _text_length(request: ChatRequest) -> int:
+    """Return how many characters of text the messages have."""
+    contents = [message.content for message in request.messages]
+    parts = chain.from_iterable(content for content in contents if isinstance(content, tuple))
+    texts = [content for content in contents if isinstance(content, str)]
+    return sum(map(len, texts)) + sum(len(part.text) for part in parts if isinstance(part, TextPart))
+
+
 async def _nothing_to_wait_for() -> None:
     """Return: a collector is never behind."""
 
@@ -163,8 +177,13 @@ class ChatService:
         self._media = media
         self.tokenizer = tokenizer
 
-    async def prepare(self, request: ChatRequest, answer_id: str) -> Conversation:
+    async def prepare(self, request: ChatRequest, answer_id: str, adapter: str | None = None) -> Conversation:
         """Check and render a request; nothing is generated before the conversation is read.
+
+        Args:
+            request: what is asked.
+            answer_id: from which the engine's ids of the choices are made.
+            adapter: the LoRA adapter that answers; None is the model itself.
 
         Raises:
             api.errors.ApiError: a picture that cannot be used.
@@ -179,9 +198,10 @@ class ChatService:
         limits = await self._engine.limits()
         request = await self._media.resolve(request, vision=limits.vision)
         record.pictures_done = time.perf_counter()
-        prompt = render(request, self.tokenizer)
+        prompt = await self._rendered(request, limits.context_tokens)
         record.rendered = time.perf_counter()
         plan = make_plan(request, prompt, self.tokenizer, context_tokens=limits.context_tokens)
+        plan = replace(plan, adapter=adapter)
         choices = [self._choice(request, prompt, plan, f"{answer_id}-{index}", index) for index in range(request.n)]
         return Conversation(self._engine, prompt, choices, self._max_queue_s)
 
@@ -193,7 +213,13 @@ class ChatService:
             api.chat.errors.ChatError: any other fault of the messages or tools.
         """
         check_roles(request)
-        return render(await self._media.resolve(request, vision=True), self.tokenizer)
+        return await self._rendered(await self._media.resolve(request, vision=True), None)
+
+    async def _rendered(self, request: ChatRequest, context_tokens: int | None) -> Prompt:
+        """Render; a long text in a thread, so that other answers go on meanwhile."""
+        if _text_length(request) < _LONG_TEXT:
+            return render(request, self.tokenizer, context_tokens)
+        return await asyncio.to_thread(render, request, self.tokenizer, context_tokens)
 
     def _choice(
         self, request: ChatRequest, prompt: Prompt, plan: GenerationPlan, request_id: str, index: int

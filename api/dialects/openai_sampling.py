@@ -12,6 +12,7 @@ from api.dialects.schema import Fields, agree
 from api.errors import BadRequestError
 
 MAX_STOPS = 16
+MAX_STOP_LENGTH = 1000
 MAX_TOP_LOGPROBS = 20
 MAX_BAD_WORDS = 128
 _MAX_BIAS = 100.0
@@ -20,9 +21,9 @@ _SEEDS = 2**64
 """Engines take unsigned seeds; negative ones wrap around."""
 
 TokenId = Annotated[int, Field(ge=0)]
-StopText = Annotated[str, Field(min_length=1)]
+StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 TopK = Annotated[int, Field(ge=-1)]
-Repetition = Annotated[float, Field(gt=0.0, le=10.0)]
+Repetition = Annotated[float, Field(ge=0.01, le=10.0)]
 
 
 def _stop_form(value: object) -> str | None:

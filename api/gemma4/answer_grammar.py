@@ -7,6 +7,7 @@ grammar.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,9 @@ from api.gemma4.prompt import PromptState
 from api.gemma4.regex import full_regex
 from api.gemma4.schema_grammar import SchemaCompiler
 from api.gemma4.tokenizer import Gemma4Tokenizer
+
+_MAX_CHARACTERS = 1_000_000
+"""Engines take no longer grammars."""
 
 _SOME_TEXT = Pattern(("(?s:.)+",))
 _ANY_TEXT = Pattern(("(?s:.)*",))
@@ -57,9 +61,9 @@ def call_rules(request: ChatRequest) -> CallRules:
     declared = {tool.name for tool in request.tools}
     for name in wanted.names or ():
         if name not in declared:
-            raise SchemaError(f"tool_choice names {name!r}, which is not among the tools", param="tool_choice")
+            raise SchemaError(f"`tool_choice` names {name[:200]!r}, which is not among the tools", param="tool_choice")
     if wanted.mode is ToolMode.REQUIRED and not request.tools:
-        raise SchemaError("tool_choice asks for a call, but there are no tools", param="tool_choice")
+        raise SchemaError("`tool_choice` asks for a call, but there are no tools", param="tool_choice")
     tools = tuple(t for t in request.tools if wanted.names is None or t.name in wanted.names)
     if wanted.mode is ToolMode.NONE:
         tools = ()
@@ -114,10 +118,15 @@ class _AnswerGrammar:
 
         Where a text is forced, llguidance 1.9 offers the token that its spelling stands for, and then does not take it.
         """
-        names = [name for name in map(self._tokenizer.name, self._tokenizer.special_ids) if name]
+        names = {name for name in map(self._tokenizer.name, self._tokenizer.special_ids) if name}
+        # Vocabularies have thousands of special tokens, but of few lengths, and few characters begin one.
+        lengths = {len(name) for name in names}
+        begins = re.compile(f"[{re.escape(''.join({name[0] for name in names}))}]")
         for text in self._grammar.literals:
-            if "<" in text and (name := next((name for name in names if name in text), None)):
-                raise SchemaError(f"{name} within an enum, const, key or choice cannot be enforced")
+            marks = (match.start() for match in begins.finditer(text))
+            spelled = (text[start : start + length] for start in marks for length in lengths)
+            if name := next((name for name in spelled if name in names), None):
+                raise SchemaError(f"the text {name} within an enum, const, key or choice cannot be enforced")
 
     def _limits_names(self) -> bool:
         """Tell whether some declared tools must not be called."""
@@ -147,7 +156,7 @@ class _AnswerGrammar:
         words, allowed = self._request.sampling.bad_words, self._request.sampling.allowed_token_ids
         name = "bad_words" if words else "allowed_token_ids"
         if not plain or (words and allowed is not None):
-            raise SchemaError(f"{name} cannot be combined with anything else that constrains the answer", param=name)
+            raise SchemaError(f"`{name}` cannot be combined with anything else that constrains the answer", param=name)
         if allowed is not None:
             return self._grammar.to_lark(self._of_tokens(allowed))
         text = Pattern(("(?s:.)+",), absent=words)
@@ -230,12 +239,14 @@ class _AnswerGrammar:
 
     def _one_of(self, choices: Sequence[str], param: str) -> Node:
         if not choices or not all(choices):
-            raise SchemaError("choice needs at least one text, and none of them empty", param=param)
+            raise SchemaError("`choice` needs at least one text, and none of them empty", param=param)
+        if sum(map(len, choices)) > _MAX_CHARACTERS:
+            raise SchemaError(f"`choice` has more than {_MAX_CHARACTERS} characters", param=param)
         return choice([Literal(text) for text in choices])
 
     def _embedded(self, wanted: GrammarFormat) -> Node:
         if "start" not in wanted.grammar or "::=" in wanted.grammar:
-            raise SchemaError("grammar must be Lark with a rule named start", param=wanted.param)
+            raise SchemaError("`grammar` must be Lark with a rule named start", param=wanted.param)
         return Embedded(wanted.grammar)
 
     def _ranges(self, barred: frozenset[int]) -> tuple[tuple[int, int], ...]:

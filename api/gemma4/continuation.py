@@ -18,7 +18,7 @@ _CHANNEL_OPEN, _CHANNEL_CLOSE = "<|channel>", "<channel|>"
 _CALL_OPEN, _CALL_CLOSE = "<|tool_call>", "<tool_call|>"
 _THOUGHT = re.compile(r"<\|channel>.*?(?:<channel\|>|\Z)|<channel\|>", re.DOTALL)
 _LABEL = re.compile(r"\Athought\n?")
-_PIECE = re.compile(r'\s+|"(?:[^"\\]|\\.)*(?:"|\\)?|[^\s"]', re.DOTALL)
+_PIECE = re.compile(r'\s+|"(?:[^"\\]+|\\.)*(?:"|\\)?|[^\s"]', re.DOTALL)
 _CUT_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*(?:\\u[0-9a-fA-F]{0,3}|\\u[dD][89abAB][0-9a-fA-F]{2}|\\)\Z")
 
 

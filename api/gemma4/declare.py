@@ -18,6 +18,7 @@ import orjson
 
 from api.chat.request import JsonObject, ToolDefinition
 from api.gemma4.native import native_text, sorted_items
+from api.gemma4.prompt import check_length
 from api.gemma4.schema import normalise
 from api.gemma4.tokenizer import Gemma4Tokenizer
 
@@ -26,11 +27,14 @@ _PRIVATE_USE = 0xE000
 """First of the characters that are tried as delimiter: text hardly ever has one of them."""
 
 
-def declaration_ids(tools: Sequence[ToolDefinition], tokenizer: Gemma4Tokenizer) -> list[tuple[int, ...]]:
+def declaration_ids(
+    tools: Sequence[ToolDefinition], tokenizer: Gemma4Tokenizer, context_tokens: int | None = None
+) -> list[tuple[int, ...]]:
     """Return declarations with their two tokens each, as ids. Conversations repeat their tools: they are remembered.
 
     Raises:
         api.gemma4.errors.SchemaError: when the parameters of one are no usable JSON Schema.
+        api.gemma4.errors.ContextError: when they cannot fit ``context_tokens``.
     """
     keys = [_cache_key(tool) for tool in tools]
     known = [tokenizer.declarations.get(key) if key else None for key in keys]
@@ -38,9 +42,14 @@ def declaration_ids(tools: Sequence[ToolDefinition], tokenizer: Gemma4Tokenizer)
     if not new:
         return cast("list[tuple[int, ...]]", known)
     texts: list[list[str]] = []
+    characters = 0
     for index in new:
         mark = _unused_character(tools[index], keys[index])
-        texts.append(_declaration(tools[index], mark, f"tools.{index}.function").split(mark))
+        text = _declaration(tools[index], mark, f"tools.{index}.function")
+        # One by one: what references of a few bytes stand for may be megabytes in each of thousands of tools.
+        characters += len(text)
+        check_length(characters, tokenizer, context_tokens, param="tools")
+        texts.append(text.split(mark))
     # All at once: what is new to the vocabulary's memory is then tokenised in one go.
     encoded = iter(tokenizer.encode_all(list(chain.from_iterable(texts))))
     special = tokenizer.special

@@ -14,10 +14,12 @@ from api.gemma4.errors import SchemaError
 from api.gemma4.schema import resolve_pointer
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\Z")
-_NEAR_NUMBER = re.compile(r"[+-]?(?=\.?[0-9])0*([0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?\Z")
+# What zeros belong to must be clear at once: there may be a hundred thousand of them, and no number in the end.
+_NEAR_NUMBER = re.compile(r"[+-]?(?=\.?[0-9])0*((?:[1-9][0-9]*)?)(\.[0-9]*)?([eE][+-]?[0-9]+)?\Z")
 _WORDS = {"true": "true", "True": "true", "false": "false", "False": "false"}
 _NULLS = frozenset({"null", "None"})
 _MOST_OPTIONS = 64
+_MOST_NODES = 256
 _DEEPEST = 8
 _TYPE_NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null", list: "array"}
 
@@ -60,20 +62,20 @@ class SchemaView:
 
     def types(self, place: object) -> frozenset[str]:
         """Return the names of the types that a place may have; empty when they are not all known."""
-        found = self._types(place, 0)
+        found = self._types(place, 0, iter(range(_MOST_NODES)))
         return frozenset() if found is None else frozenset(found)
 
-    def _types(self, schema: object, depth: int) -> set[str] | None:
-        """Return the types of a schema, None when it does not limit them."""
-        if not isinstance(schema, Mapping) or depth > _DEEPEST:
+    def _types(self, schema: object, depth: int, steps: Iterator[int]) -> set[str] | None:
+        """Return the types of a schema, None when it does not limit them; ``steps`` bounds how many are looked at."""
+        if not isinstance(schema, Mapping) or depth > _DEEPEST or next(steps, None) is None:
             return None
         names = _own_types(schema)
         if names is None and "$ref" in schema:
-            names = self._types(self._target(schema["$ref"]), depth + 1)
+            names = self._types(self._target(schema["$ref"]), depth + 1, steps)
         for keyword in ("anyOf", "oneOf", "allOf"):
             options = schema.get(keyword)
             if names is None and isinstance(options, list):
-                kinds = [self._types(option, depth + 1) for option in options[:_MOST_OPTIONS]]
+                kinds = [self._types(option, depth + 1, steps) for option in options[:_MOST_OPTIONS]]
                 known = [kind for kind in kinds if kind is not None]
                 if known and (keyword == "allOf" or len(known) == len(kinds)):
                     names = set().union(*known)

@@ -6,7 +6,6 @@ Each knows how a string, a key and a literal look; what may stand where is ``api
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -155,12 +154,3 @@ def string_regexes(schema: Mapping[str, Any], *, param: str, lengths: bool = Tru
     if lengths and (low or high is not None):
         regexes.append(f"(?s:.){{{low},{'' if high is None else high}}}")
     return tuple(regexes) or (ANY_TEXT,)
-
-
-def satisfies_lengths(value: str, schema: Mapping[str, Any]) -> bool:
-    """Tell whether an enumerated string satisfies the other keywords of its schema."""
-    pattern = schema.get("pattern")
-    if isinstance(pattern, str) and not re.search(pattern, value):
-        return False
-    high = schema.get("maxLength")
-    return len(value) >= schema.get("minLength", 0) and (high is None or len(value) <= high)

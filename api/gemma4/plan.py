@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from api.chat.errors import ChatError
 from api.chat.request import ChatRequest, SamplingOptions, ToolMode
 from api.gemma4.answer_grammar import answer_grammar
+from api.gemma4.errors import ContextError
 from api.gemma4.prompt import Prompt
 from api.gemma4.stop import StopTexts
 from api.gemma4.tokenizer import Gemma4Tokenizer
@@ -18,6 +19,9 @@ from engine.core import EngineRequest, Sampling
 
 FORBIDDEN = -100.0
 """A logit bias that no token survives: Gemma 4 caps its logits at 30."""
+
+_LEAST = 1e-6
+"""Less temperature is none, and less of the nucleus is one token."""
 
 _DEFAULTS = Sampling(temperature=1.0, top_k=64, top_p=0.95)
 """From the checkpoints' own generation_config.json."""
@@ -28,7 +32,7 @@ class GenerationPlan:
     """Everything that one request asks of the engine besides the prompt, and of the parser.
 
     ``extra_stop_ids`` are the caller's that are to be left out of the text. ``tool_calls`` tells the parser whether
-    calls are calls.
+    calls are calls. ``adapter`` is the LoRA adapter that answers, None the model itself.
     """
 
     sampling: Sampling
@@ -44,6 +48,7 @@ class GenerationPlan:
     stop: StopTexts = field(default_factory=StopTexts)
     extra_stop_ids: tuple[int, ...] = ()
     tool_calls: bool = True
+    adapter: str | None = None
 
     def engine_request(self, prompt: Prompt, request_id: str, index: int = 0) -> EngineRequest:
         """Make the engine's request for the ``index``-th of ``n`` answers; each has a seed of its own."""
@@ -64,14 +69,8 @@ class GenerationPlan:
             ignore_stop_ids=self.ignore_stop_ids,
             priority=self.priority,
             cache_salt=self.cache_salt,
+            adapter=self.adapter,
         )
-
-
-class ContextError(ChatError):
-    """Prompt and answer do not fit the context."""
-
-    def __init__(self, message: str, *, param: str) -> None:
-        super().__init__(message, param=param, code="context_length_exceeded")
 
 
 def make_plan(
@@ -123,11 +122,7 @@ def _max_tokens(request: ChatRequest, prompt_tokens: int, context_tokens: int) -
     room = context_tokens - prompt_tokens
     asked = request.limits.max_tokens
     if room < 1:
-        raise ContextError(
-            f"the prompt has {prompt_tokens} tokens; the context holds {context_tokens}, "
-            "of which at least one must be left for the answer",
-            param="messages",
-        )
+        raise ContextError.of_prompt(str(prompt_tokens), context_tokens)
     if asked is None:
         return room
     if asked > room:
@@ -167,5 +162,13 @@ def _sampling(options: SamplingOptions, barred: tuple[int, ...], size: int) -> S
         )
         if (value := getattr(options, name)) is not None
     }
+    # The same to the model, and within the 32 bits that engines take: no top_k is more than all, and hardly any
+    # temperature or top_p draws the most likely token.
+    if "top_k" in given:
+        given["top_k"] = min(given["top_k"], size)
+    if given.get("temperature", 1.0) < _LEAST:
+        given["temperature"] = 0.0
+    if "top_p" in given:
+        given["top_p"] = max(given["top_p"], _LEAST)
     bias = {**options.logit_bias, **dict.fromkeys(barred, FORBIDDEN)}
     return replace(_DEFAULTS, **given, logit_bias=bias)

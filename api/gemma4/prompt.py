@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from api.chat.request import ImagePart, MediaKind, MediaPart, ResolvedImage
-from api.gemma4.errors import VocabularyError
+from api.gemma4.errors import ContextError, VocabularyError
 from api.gemma4.tokenizer import Gemma4Tokenizer
 from engine.core import Image
 
@@ -39,6 +39,21 @@ class OpenCall:
     ids: tuple[int, ...]
     json_length: int = 0
     call_id: str | None = None
+
+
+def check_length(
+    characters: int, tokenizer: Gemma4Tokenizer, context_tokens: int | None, *, param: str = "messages"
+) -> None:
+    """Refuse text that cannot fit: to tokenise megabytes takes seconds, and a hundred times their memory.
+
+    Raises:
+        ContextError: naming ``param``.
+    """
+    if context_tokens is None:
+        return
+    least = tokenizer.least_tokens(characters)
+    if least >= context_tokens:
+        raise ContextError.of_prompt(f"at least {least}", context_tokens, param=param)
 
 
 Segment = str | int | tuple[int, ...] | ResolvedImage
@@ -76,10 +91,12 @@ class Prompt:
 class PromptBuilder:
     """Collects texts and tokens and makes the prompt. Neighbouring texts are joined: they must be tokenised as one."""
 
-    __slots__ = ("_images", "_parts", "_special", "_tokenizer", "extend")
+    __slots__ = ("_context_tokens", "_images", "_parts", "_special", "_tokenizer", "extend")
 
-    def __init__(self, tokenizer: Gemma4Tokenizer) -> None:
+    def __init__(self, tokenizer: Gemma4Tokenizer, context_tokens: int | None = None) -> None:
+        """Begin an empty prompt; one that cannot fit ``context_tokens`` is refused before it is tokenised."""
         self._tokenizer = tokenizer
+        self._context_tokens = context_tokens
         self._special = tokenizer.special
         self._parts: list[Segment] = []
         self._images: list[Image] = []
@@ -120,6 +137,9 @@ class PromptBuilder:
             state: where it ends.
             open_call: the call that it leaves open.
             begun_at: position of the first part of an answer that has begun.
+
+        Raises:
+            ContextError: its texts are far too long.
         """
         segments = self._joined(self._parts)
         ids = self._ids(segments)
@@ -137,7 +157,9 @@ class PromptBuilder:
         return len(tail)
 
     def _ids(self, segments: list[Segment]) -> list[int]:
-        encoded = iter(self._tokenizer.encode_all([segment for segment in segments if type(segment) is str]))
+        texts = [segment for segment in segments if type(segment) is str]
+        check_length(sum(map(len, texts)), self._tokenizer, self._context_tokens)
+        encoded = iter(self._tokenizer.encode_all(texts))
         ids: list[int] = []
         for segment in segments:
             kind = type(segment)

@@ -8,9 +8,13 @@ they are refused.
 from __future__ import annotations
 
 import re
+import warnings
 from re import _constants as c  # type: ignore[attr-defined]  # the parser's own names of its nodes
 from re import _parser  # type: ignore[attr-defined]  # the one public way to a pattern's tree was removed in 3.11
 from typing import Any
+
+import pydantic_core
+from pydantic_core import SchemaValidator, core_schema
 
 from api.gemma4.errors import SchemaError
 
@@ -56,6 +60,28 @@ def full_regex(pattern: str, *, param: str, keyword: str) -> str:
     return _Translator(param, keyword).translate(pattern, search=False)
 
 
+class WholeTexts:
+    """The texts that a translated pattern matches as a whole, found in linear time, as Python's own engine would not.
+
+    A caller's pattern could keep that one busy for ever.
+    """
+
+    def __init__(self, regex: str, *, param: str) -> None:
+        """Compile what ``search_regex`` or ``full_regex`` has returned.
+
+        Raises:
+            SchemaError: it is too large.
+        """
+        try:
+            self._validator = SchemaValidator(core_schema.str_schema(pattern=f"^(?:{regex})$", strict=True))
+        except pydantic_core.SchemaError as error:
+            raise SchemaError("`pattern` is too large to be applied to an enum", param=param) from error
+
+    def has(self, text: str) -> bool:
+        """Tell whether a text is one of them."""
+        return bool(self._validator.isinstance_python(text))
+
+
 class _Translator:
     """Prints the tree of one pattern."""
 
@@ -70,7 +96,9 @@ class _Translator:
         # ECMAScript names groups and writes code points in its own way; both have an exact form in Python.
         pattern = re.sub(r"\(\?<(?![=!])", "(?P<", pattern)
         try:
-            tree = _parser.parse(pattern, re.UNICODE)
+            # What Python finds odd, such as a bracket within a class, is for nobody's log.
+            with warnings.catch_warnings(action="ignore"):
+                tree = _parser.parse(pattern, re.UNICODE)
             if tree.state.flags & (re.IGNORECASE | re.MULTILINE | re.VERBOSE | re.LOCALE):
                 raise self._error("sets flags")
             return self._anchored(list(tree), dot_all=bool(tree.state.flags & re.DOTALL), search=search)
@@ -139,7 +167,7 @@ class _Translator:
         raise self._error("uses a character class that is not supported")
 
     def _error(self, what: str) -> SchemaError:
-        return SchemaError(f"{self._keyword} {what}", param=self._param)
+        return SchemaError(f"`{self._keyword}` {what}", param=self._param)
 
 
 def _char(code: int) -> str:

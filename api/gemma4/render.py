@@ -32,13 +32,13 @@ from api.gemma4.prompt import OpenCall, Prompt, PromptBuilder, PromptState
 from api.gemma4.tokenizer import Gemma4Tokenizer
 
 
-def render(request: ChatRequest, tokenizer: Gemma4Tokenizer) -> Prompt:
+def render(request: ChatRequest, tokenizer: Gemma4Tokenizer, context_tokens: int | None = None) -> Prompt:
     """Render a request whose pictures are resolved (others become a lone placeholder).
 
     Raises:
-        api.chat.errors.ChatError: when arguments, results or tool schemas cannot be written.
+        api.chat.errors.ChatError: when a part of it cannot be written, or is far too long for ``context_tokens``.
     """
-    return _Renderer(request, tokenizer).render()
+    return _Renderer(request, tokenizer, context_tokens).render()
 
 
 @dataclass(slots=True)
@@ -52,11 +52,12 @@ class _Turn:
 class _Renderer:
     """One rendering. ``_messages`` excludes a leading system message, which belongs to the system block."""
 
-    def __init__(self, request: ChatRequest, tokenizer: Gemma4Tokenizer) -> None:
+    def __init__(self, request: ChatRequest, tokenizer: Gemma4Tokenizer, context_tokens: int | None) -> None:
         self._request = request
         self._tokenizer = tokenizer
+        self._context_tokens = context_tokens
         self._special = tokenizer.special
-        self._builder = PromptBuilder(tokenizer)
+        self._builder = PromptBuilder(tokenizer, context_tokens)
         messages = request.messages
         self._system = messages[0] if messages and isinstance(messages[0], SystemMessage) else None
         self._messages: Sequence[Message] = messages[1:] if self._system else messages
@@ -105,7 +106,7 @@ class _Renderer:
                         self._builder.add(f"{part.text.strip()} ")
                     else:
                         self._builder.add_media(part)
-        for ids in declaration_ids(tools, self._tokenizer):
+        for ids in declaration_ids(tools, self._tokenizer, self._context_tokens):
             self._builder.add_fragment(ids)
         self._close_turn()
 

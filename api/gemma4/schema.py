@@ -9,6 +9,7 @@ from the schema itself.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TypeGuard
 
@@ -17,6 +18,8 @@ from api.gemma4.errors import SchemaError
 
 MAX_NODES = 20_000
 """Most schema nodes after references are resolved: bounds what a nest of references can grow to."""
+MAX_TEXT = 100_000
+"""Most characters in which one place of a schema tells of the alternatives below it."""
 MAX_DEPTH = 32
 """Deepest nesting of a schema after references are resolved."""
 
@@ -40,6 +43,9 @@ _NOTES = {
 }
 """Keywords that are told in words, in the order in which they are told."""
 
+_INDEX = re.compile(r"[0-9]{1,9}\Z")
+"""An item of a list in a reference."""
+
 _PLAIN_KEYS = frozenset({"type", "description", "properties", "required", "items"})
 """Keys of schemas that need no repair but in their children."""
 
@@ -61,16 +67,16 @@ def resolve_pointer(root: JsonObject, reference: object, *, param: str) -> objec
         SchemaError: when it is no local reference or leads nowhere.
     """
     if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
-        raise SchemaError(f"$ref {reference!r} is not a reference within the schema", param=param)
+        raise SchemaError(f"`$ref` {str(reference)[:200]!r} is not a reference within the schema", param=param)
     node: object = root
     for part in reference.split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")
         if isinstance(node, Mapping) and key in node:
             node = node[key]
-        elif isinstance(node, list) and key.isdigit() and int(key) < len(node):
+        elif isinstance(node, list) and _INDEX.match(key) and int(key) < len(node):
             node = node[int(key)]
         else:
-            raise SchemaError(f"$ref {reference!r} leads nowhere", param=param)
+            raise SchemaError(f"`$ref` {reference[:200]!r} leads nowhere", param=param)
     return node
 
 
@@ -172,7 +178,13 @@ class _Normaliser:
         plain = [form for form in forms if set(form) <= {"type"}]
         if len(plain) == len(forms):
             return f"type: {' or '.join(str(form.get('type', 'any')) for form in forms)}"
-        return f"one of: {' | '.join(json.dumps(form, ensure_ascii=False) for form in forms)}"
+        return self._bounded(f"one of: {' | '.join(json.dumps(form, ensure_ascii=False) for form in forms)}")
+
+    def _bounded(self, text: str) -> str:
+        """Return a text that tells of inner schemas; each level around it escapes it anew and may double it."""
+        if len(text) > MAX_TEXT:
+            raise SchemaError("the schema is too large or nests too deep", param=self._param)
+        return text
 
     def _children(self, schema: dict[str, object], depth: int, active: tuple[str, ...]) -> None:
         """Normalise what the schema holds, and drop what the notation would misprint."""
@@ -195,7 +207,7 @@ class _Normaliser:
         values = schema.pop("additionalProperties", None)
         schema["properties"] = {}
         if isinstance(values, Mapping) and values:
-            form = json.dumps(self.node(values, depth=depth + 1, active=active), ensure_ascii=False)
+            form = self._bounded(json.dumps(self.node(values, depth=depth + 1, active=active), ensure_ascii=False))
             text = str(schema.get("description") or "").rstrip()
             schema["description"] = f"{text} (values: {form})" if text else f"values: {form}"
 

@@ -29,11 +29,13 @@ from api.gemma4.regex import search_regex
 from api.gemma4.schema import MAX_DEPTH, resolve_pointer
 from api.gemma4.schema_enum import enumerated
 from api.gemma4.schema_lists import item_list, member_list
-from api.gemma4.schema_merge import ALL_TYPES, Schema, constraints, has_type, merge, type_names
+from api.gemma4.schema_merge import ALL_TYPES, Schema, constraints, merge, type_names
 from api.gemma4.schema_overlap import are_disjoint
 
 MAX_NODES = 5_000
 """Most schema nodes that one grammar is made of."""
+MAX_FOLDS = 4 * MAX_NODES
+"""Most schemas that are folded into them: a few references can stand for thousands."""
 
 _UNSUPPORTED = (
     *("not", "if", "then", "else", "dependentRequired", "dependentSchemas", "dependencies", "uniqueItems", "contains"),
@@ -54,7 +56,7 @@ class SchemaCompiler:
         self._param = param
         self._references: dict[str, Reference] = {}
         self._any: Reference | None = None
-        self._nodes = 0
+        self._nodes = self._folds = 0
 
     def compile(self, schema: object) -> Node:
         """Return the grammar of the values that satisfy a schema.
@@ -62,7 +64,10 @@ class SchemaCompiler:
         Raises:
             SchemaError: naming what is not supported, contradictory or too large.
         """
-        return self._compile(schema, 0)
+        try:
+            return self._compile(schema, 0)
+        except RecursionError as error:
+            raise self._error("the schema is too large or nests too deep") from error
 
     def any_object(self) -> Node:
         """Return the grammar of any object."""
@@ -76,7 +81,7 @@ class SchemaCompiler:
             raise self._error("a schema that is false allows no value")
         if not isinstance(schema, Mapping):
             return self._any_value()
-        plain = constraints(schema)
+        plain = constraints(schema, param=self._param)
         if set(plain) == {"$ref"}:
             return self._reference(plain["$ref"], depth)
         plain = self._fold(plain, ())
@@ -84,7 +89,7 @@ class SchemaCompiler:
         if not plain:
             return self._any_value()
         if "enum" in plain or "const" in plain:
-            values = enumerated(plain, param=self._param)
+            values = enumerated(plain, strict=self._strict, param=self._param)
             return choice(self._notation.literal(value) for value in values)
         for keyword in ("anyOf", "oneOf"):
             if keyword in plain:
@@ -104,13 +109,16 @@ class SchemaCompiler:
 
     def _fold(self, schema: Schema, active: tuple[str, ...]) -> Schema:
         """Fold ``allOf`` and a reference with neighbours into the schema itself."""
-        schema = constraints(schema)
+        self._folds += 1
+        if self._folds > MAX_FOLDS:
+            raise self._error("the schema is too large or nests too deep")
+        schema = constraints(schema, param=self._param)
         while "allOf" in schema or "$ref" in schema:
             parts = list(schema.pop("allOf", ()))
             if "$ref" in schema:
                 reference = str(schema.pop("$ref"))
                 if reference in active:
-                    raise self._error("$ref refers to itself")
+                    raise self._error("`$ref` refers to itself")
                 active = (*active, reference)
                 parts.append(resolve_pointer(self._root, reference, param=self._param))
             for part in parts:
@@ -139,9 +147,9 @@ class SchemaCompiler:
             # A bare reference stays one, so that recursive schemas end.
             bodies.append(options[-1] if base else body)
         if not options:
-            raise self._error(f"{keyword} allows no value")
+            raise self._error(f"`{keyword}` allows no value")
         if keyword == "oneOf" and self._strict and not are_disjoint(options):
-            raise self._error("oneOf with alternatives that may hold at once cannot be enforced; use anyOf")
+            raise self._error("`oneOf` with alternatives that may hold at once cannot be enforced; use `anyOf`")
         nodes = [self._compile(body, depth + 1) for body in bodies]
         return choice([*nodes, *([Literal("null")] if nullable else [])])
 
@@ -149,7 +157,7 @@ class SchemaCompiler:
         for keyword in _UNSUPPORTED:
             if keyword in schema and schema[keyword] is not False:
                 if self._strict:
-                    raise self._error(f"{keyword} cannot be enforced")
+                    raise self._error(f"`{keyword}` cannot be enforced")
                 del schema[keyword]
 
     # -- types
@@ -167,12 +175,12 @@ class SchemaCompiler:
             return choice((Literal("true"), Literal("false")))
         if name == "null":
             return Literal("null")
-        raise self._error(f"type {name!r} is not known")
+        raise self._error(f"`type` {name[:200]!r} is not known")
 
     def _string(self, schema: Schema) -> Node:
         low, high = schema.get("minLength", 0), schema.get("maxLength")
-        if not _is_count(low) or not (high is None or _is_count(high)) or (high is not None and high < low):
-            raise self._error("minLength and maxLength do not make a range")
+        if high is not None and high < low:
+            raise self._error("`minLength` and `maxLength` do not make a range")
         try:
             return self._notation.string(schema, param=self._param)
         except SchemaError:
@@ -182,25 +190,17 @@ class SchemaCompiler:
 
     def _number(self, name: str, schema: Schema) -> Node:
         leaf: dict[str, Any] = {"type": name}
-        for keyword in _NUMBER_KEYWORDS:
-            if keyword in schema:
-                leaf[keyword] = schema[keyword]
-        for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
-            # The fourth draft, which OpenAPI 3.0 took over, writes a flag beside the bound.
-            if isinstance(leaf.get(exclusive), bool) and leaf.pop(exclusive) and bound in leaf:
-                leaf[exclusive] = leaf.pop(bound)
-        if not all(has_type(value, ["number"]) for key, value in leaf.items() if key != "type"):
-            raise self._error("the bounds of a number must be numbers")
+        leaf.update({keyword: schema[keyword] for keyword in _NUMBER_KEYWORDS if keyword in schema})
         low = max((leaf[k] for k in ("minimum", "exclusiveMinimum") if k in leaf), default=None)
         high = min((leaf[k] for k in ("maximum", "exclusiveMaximum") if k in leaf), default=None)
         if low is not None and high is not None and low > high:
-            raise self._error("minimum is above maximum")
+            raise self._error("`minimum` is above `maximum`")
         return JsonLeaf(json.dumps(leaf))
 
     def _array(self, schema: Schema, depth: int) -> Node:
         low, high = schema.get("minItems", 0), schema.get("maxItems")
-        if not _is_count(low) or not (high is None or _is_count(high)) or (high is not None and high < low):
-            raise self._error("minItems and maxItems do not make a range")
+        if high is not None and high < low:
+            raise self._error("`minItems` and `maxItems` do not make a range")
         first = [self._compile(item, depth + 1) for item in schema.get("prefixItems") or ()]
         items = schema.get("items", True)
         if items is False:
@@ -217,7 +217,7 @@ class SchemaCompiler:
         missing = [name for name in required if name not in properties]
         if missing and other is None:
             if schema.get("additionalProperties") is False:
-                raise self._error(f"required names {missing[0]!r}, which properties do not allow")
+                raise self._error(f"`required` names {missing[0][:200]!r}, which `properties` do not allow")
             properties.update(dict.fromkeys(missing, True))
         elif missing:
             properties.update(dict.fromkeys(missing, schema.get("additionalProperties", True)))
@@ -239,7 +239,7 @@ class SchemaCompiler:
         others = schema.get("additionalProperties")
         if isinstance(patterns, Mapping) and patterns:
             if self._strict and (len(patterns) > 1 or others is not False):
-                raise self._error("patternProperties can be enforced only alone, with additionalProperties false")
+                raise self._error("`patternProperties` can be enforced only alone, with `additionalProperties` false")
             pattern, child = next(iter(patterns.items()))
             regex = search_regex(str(pattern), param=self._param, keyword="patternProperties")
             key = self._notation.other_key(declared, regex)
@@ -254,11 +254,11 @@ class SchemaCompiler:
         low, high = schema.get("minProperties", 0), schema.get("maxProperties")
         if member is None:
             if low:
-                raise self._error("minProperties asks for properties where none are allowed")
+                raise self._error("`minProperties` asks for properties where none are allowed")
             return Literal("{}")
         if (low or high is not None) and self._strict and (low > 1 or high not in (None, 0, 1)):
             # Keys of one object could repeat, so a count of members is no count of properties.
-            raise self._error("minProperties and maxProperties cannot be enforced here")
+            raise self._error("`minProperties` and `maxProperties` cannot be enforced here")
         if high == 0:
             return Literal("{}")
         more = Repeat(sequence(self._notation.comma, member), 0, None if high is None else high - 1)
@@ -269,7 +269,7 @@ class SchemaCompiler:
         """Accept counts of properties only where the grammar holds them anyway."""
         low, high = schema.get("minProperties", 0), schema.get("maxProperties")
         if self._strict and (low > required or (high is not None and (most is None or high < most))):
-            raise self._error("minProperties and maxProperties cannot be enforced here")
+            raise self._error("`minProperties` and `maxProperties` cannot be enforced here")
 
     def _any_value(self) -> Node:
         """Return the rule of any value."""
@@ -286,7 +286,3 @@ class SchemaCompiler:
 
     def _error(self, message: str) -> SchemaError:
         return SchemaError(message, param=self._param)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

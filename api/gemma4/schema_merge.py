@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from api.gemma4.errors import SchemaError
+from api.gemma4.schema_form import well_formed
 
 Schema = dict[str, Any]
 
@@ -27,9 +28,14 @@ _ANNOTATIONS = frozenset(
 )
 
 
-def constraints(schema: Mapping[str, Any]) -> Schema:
-    """Return a schema without the keywords that constrain nothing."""
-    return {key: value for key, value in schema.items() if key not in _ANNOTATIONS and not key.startswith("x-")}
+def constraints(schema: Mapping[str, Any], *, param: str) -> Schema:
+    """Return a schema without the keywords that constrain nothing.
+
+    Raises:
+        SchemaError: naming a keyword whose value is of the wrong kind.
+    """
+    kept = {key: value for key, value in schema.items() if key not in _ANNOTATIONS and not key.startswith("x-")}
+    return well_formed(kept, param=param)
 
 
 def merge(left: Schema, right: Schema, *, param: str) -> Schema:
@@ -67,7 +73,7 @@ def _fold(keyword: str, mine: Any, other: Any, param: str) -> Any:
         "format": lambda a, _b, _p: a,
     }
     if keyword not in folders:
-        raise SchemaError(f"{keyword} is given twice in an allOf, which is not supported", param=param)
+        raise SchemaError(f"`{keyword}` is given twice in an `allOf`, which is not supported", param=param)
     return folders[keyword](mine, other, param)
 
 
@@ -77,14 +83,14 @@ def _fold_types(mine: Any, other: Any, param: str) -> list[str]:
     both = [name for name in left if name in right or (name == "integer" and "number" in right)]
     both += [name for name in right if name == "integer" and "number" in left and name not in both]
     if not both:
-        raise SchemaError(f"type: {left} and {right} exclude each other", param=param)
+        raise SchemaError(f"`type`: {left} and {right} exclude each other", param=param)
     return both
 
 
 def _fold_multiples(mine: object, other: object, param: str) -> int:
     if isinstance(mine, int) and isinstance(other, int):
         return math.lcm(mine, other)
-    raise SchemaError("multipleOf is given twice in an allOf, which is not supported", param=param)
+    raise SchemaError("`multipleOf` is given twice in an `allOf`, which is not supported", param=param)
 
 
 def _close_properties(merged: Schema, left: Schema, right: Schema) -> None:

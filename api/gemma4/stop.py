@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,49 +18,99 @@ class StopTexts:
         return any(self.texts)
 
 
+class _Automaton:
+    """The beginnings of some texts and how they lead to each other (Aho and Corasick's automaton).
+
+    A state is a beginning; 0 is the empty one. Nothing changes once it is made, so matchers share it.
+
+    Attributes:
+        steps: for each state, where a character leads.
+        depths: length of the beginning that a state stands for.
+        lengths: length of the longest text that ends in a state, 0 for none.
+        fallbacks: state of the longest proper end of a state that is a beginning, too.
+    """
+
+    __slots__ = ("depths", "fallbacks", "lengths", "steps")
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.steps: list[dict[str, int]] = [{}]
+        self.depths = [0]
+        self.lengths = [0]
+        self.fallbacks = [0]
+        for text in texts:
+            self._insert(text)
+        self._link()
+
+    def following(self, state: int, character: str) -> int:
+        """Return the state of the longest beginning that a state's text, with one more character, ends with."""
+        while state and character not in self.steps[state]:
+            state = self.fallbacks[state]
+        return self.steps[state].get(character, 0)
+
+    def _insert(self, text: str) -> None:
+        """Add the states of one text."""
+        state = 0
+        for depth, character in enumerate(text, start=1):
+            following = self.steps[state].setdefault(character, len(self.steps))
+            if following == len(self.steps):
+                self.steps.append({})
+                self.depths.append(depth)
+                self.lengths.append(0)
+                self.fallbacks.append(0)
+            state = following
+        self.lengths[state] = len(text)
+
+    def _link(self) -> None:
+        """Set every state's fallback, shorter states first, and let it end what its fallback ends."""
+        queue = list(self.steps[0].values())
+        for state in queue:
+            for character, following in self.steps[state].items():
+                fallback = self.following(self.fallbacks[state], character)
+                self.fallbacks[following] = fallback
+                self.lengths[following] = self.lengths[following] or self.lengths[fallback]
+                queue.append(following)
+
+
+@lru_cache(maxsize=1)
+def _automaton(texts: tuple[str, ...]) -> _Automaton:
+    """Return the automaton of some texts; the choices of one request come in a row and have the same."""
+    return _Automaton(texts)
+
+
 class StopMatcher:
-    """Looks for the first of some texts in a stream, at constant cost per character (Aho and Corasick's automaton).
+    """Looks for the first of some texts in a stream, at constant cost per character.
 
     The text that ends first ends the answer, and of two that end together the longer one: the result cannot depend on
     how the stream is split. With no texts everything is passed through.
     """
 
-    __slots__ = ("_depths", "_fallbacks", "_held", "_lengths", "_shown", "_state", "_steps", "matched")
+    __slots__ = ("_automaton", "_held", "_shown", "_state", "matched")
 
     def __init__(self, texts: Sequence[str], *, shown: bool = False) -> None:
         """Look for ``texts``; empty ones are ignored. The one that is found is shown or not."""
         self._shown = shown
-        self._steps: list[dict[str, int]] = [{}]
-        """For each state (a beginning of some text; 0 is the empty one), where a character leads."""
-        self._depths = [0]
-        """Length of the beginning that a state stands for."""
-        self._lengths = [0]
-        """Length of the longest text that ends in a state, 0 for none."""
-        self._fallbacks = [0]
-        """State of the longest proper end of a state that is a beginning, too."""
-        for text in texts:
-            self._insert(text)
-        self._link()
+        self._automaton = _automaton(tuple(texts))
         self._state = 0
         self._held = ""
         self.matched: str | None = None
 
     def feed(self, text: str) -> str:
         """Return what is safe to show; with a match all that there is to show, and nothing from then on."""
-        if not self._steps[0]:
+        automaton = self._automaton
+        if not automaton.steps[0]:
             return text
         if self.matched is not None:
             return ""
         buffer = self._held + text
         for position in range(len(self._held), len(buffer)):
-            self._advance(buffer[position])
-            length = self._lengths[self._state]
+            self._state = automaton.following(self._state, buffer[position])
+            length = automaton.lengths[self._state]
             if length:
                 end = position + 1
                 self.matched = buffer[end - length : end]
                 self._held = ""
                 return buffer[: end if self._shown else end - length]
-        safe = len(buffer) - self._depths[self._state]
+        safe = len(buffer) - automaton.depths[self._state]
         self._held = buffer[safe:]
         return buffer[:safe]
 
@@ -68,34 +119,3 @@ class StopMatcher:
         text, self._held = self._held, ""
         self._state = 0
         return text
-
-    def _advance(self, character: str) -> None:
-        """Go to the longest beginning that the text, with one more character, ends with."""
-        state = self._state
-        while state and character not in self._steps[state]:
-            state = self._fallbacks[state]
-        self._state = self._steps[state].get(character, 0)
-
-    def _insert(self, text: str) -> None:
-        """Add the states of one text."""
-        state = 0
-        for depth, character in enumerate(text, start=1):
-            following = self._steps[state].setdefault(character, len(self._steps))
-            if following == len(self._steps):
-                self._steps.append({})
-                self._depths.append(depth)
-                self._lengths.append(0)
-                self._fallbacks.append(0)
-            state = following
-        self._lengths[state] = len(text)
-
-    def _link(self) -> None:
-        """Set every state's fallback, shorter states first, and let it end what its fallback ends."""
-        queue = list(self._steps[0].values())
-        for state in queue:
-            for character, following in self._steps[state].items():
-                self._state = self._fallbacks[state]
-                self._advance(character)
-                self._fallbacks[following] = self._state
-                self._lengths[following] = self._lengths[following] or self._lengths[self._state]
-                queue.append(following)

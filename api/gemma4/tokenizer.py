@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from tokenizers import AddedToken, Tokenizer
 
@@ -40,6 +41,8 @@ _OPTIONAL = frozenset({"audio", "video"})
 """Media tokens that a checkpoint without such media may lack."""
 
 _CACHE_CHARACTERS = 4_000_000
+_LONG = 20_000
+"""Characters from which on a text is tokenised as a batch of one: five times as fast, but with threads to start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,18 @@ class Gemma4Tokenizer:
                 self._cache.remember(text, ids)
         return [known[text] or () for text in texts]
 
+    def least_tokens(self, characters: int) -> int:
+        """Return how many tokens a text of so many characters has at least."""
+        return -(-characters // self._longest_piece) if self._longest_piece else 0
+
+    @cached_property
+    def _longest_piece(self) -> int:
+        """Most characters that one token may stand for; 0 where that cannot be told."""
+        if not getattr(self._tokenizer.model, "byte_fallback", False):
+            # One token for unknown characters might stand for any number of them.
+            return 0
+        return max(map(len, self._tokenizer.get_vocab(with_added_tokens=True)))
+
     def forget(self) -> None:
         """Drop everything that was remembered of earlier texts."""
         self._cache = TokenCache(_CACHE_CHARACTERS)
@@ -152,10 +167,14 @@ class Gemma4Tokenizer:
     def _encode(self, text: str) -> tuple[int, ...]:
         """Tokenise; half of a surrogate pair, which JSON can spell but UTF-8 cannot hold, becomes U+FFFD."""
         try:
-            return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+            return self._ids(text)
         except TypeError:
-            repaired = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            return tuple(self._tokenizer.encode(repaired, add_special_tokens=False).ids)
+            return self._ids(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        if len(text) < _LONG:
+            return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return tuple(self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
     def encode_marked(self, text: str) -> tuple[int, ...]:
         """Tokenise text in which spelled markers stand for their tokens: for diagnostics, never for user text."""

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from api.chat.service import ChatService
 from api.gemma4.tokenizer import Gemma4Tokenizer
@@ -16,6 +17,7 @@ from api.http.errors import install_error_handlers
 from api.http.metadata_facts import release
 from api.http.metrics import RequestMetrics, counting_progress
 from api.http.middleware import RequestScope
+from api.http.openapi import Application
 from api.http.options import ApiOptions
 from api.http.server_state import ServerState
 from api.http.tracing import tracing
@@ -59,7 +61,7 @@ def create_app(runtime: ApiRuntime, options: ApiOptions) -> FastAPI:
             await decoders.close()
             await engine.close()
 
-    app = FastAPI(
+    app = Application(
         title="gemma4-nim",
         version=release(),
         lifespan=lifespan,
@@ -76,10 +78,11 @@ def create_app(runtime: ApiRuntime, options: ApiOptions) -> FastAPI:
 
 
 def _add_routes(app: FastAPI, options: ApiOptions) -> None:
-    for module in (chat, models, capabilities, health, metadata, metrics, docs_page):
-        app.include_router(module.router)
-    if options.diagnostics:
-        app.include_router(diagnostics.router)
+    modules = (chat, models, capabilities, health, metadata, metrics, docs_page)
+    routers = [module.router for module in modules] + ([diagnostics.router] if options.diagnostics else [])
+    for router in routers:
+        app.include_router(router)
+    app.state.paths = frozenset(route.path for router in routers for route in router.routes if isinstance(route, Route))
 
 
 def _media_resolver(options: ApiOptions, decoder: Decoder) -> MediaResolver:

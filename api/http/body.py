@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
 
 from api.errors import BodyTooLargeError, MalformedJsonError, SlowBodyError
 from api.http.limits import MAX_DEPTH, check_crowd, check_depth
-from api.http.refusals import DeepJsonError
+from api.http.refusals import DeepJsonError, EncodedBodyError
 from api.http.turns import Turns
 from api.media import large_body
 from api.media.large_body import LargeBody
 from api.media.lifting import LEAST_BYTES, LiftedBody, lift, remember, whole
 
+_PLAIN: Final = frozenset({"", "identity"})
 _turns = Turns()
 """For all large bodies of this process."""
 
@@ -30,6 +31,7 @@ async def read_json_object(
     """Return the decoded body.
 
     Raises:
+        EncodedBodyError: when it is compressed.
         BodyTooLargeError: as soon as the limit is passed.
         SlowBodyError: when it does not arrive in time.
         MalformedJsonError: when the body is not a JSON object.
@@ -37,6 +39,9 @@ async def read_json_object(
         DeepJsonError: when it has more than ``max_depth`` levels.
         ClientGoneError: when the client leaves while sending.
     """
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in _PLAIN:
+        raise EncodedBodyError
     try:
         async with asyncio.timeout(timeout_s):
             body = await _read(request, max_bytes)
@@ -105,4 +110,8 @@ async def _read(request: Request, max_bytes: int) -> bytes | LargeBody:
 def _reason(error: orjson.JSONDecodeError, body: bytes | LargeBody) -> str:
     if not body:
         return "The request body is empty; a JSON object is expected."
+    if "byte order mark" in error.msg:
+        return "The request body begins with a byte order mark, which is no JSON. Send UTF-8 without one."
+    if "UTF-8" in error.msg:
+        return "The request body is not UTF-8, in which JSON is sent."
     return f"The request body is not valid JSON (line {error.lineno}, column {error.colno})."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Request
 
@@ -13,6 +13,8 @@ from api.http.server_state import state_of
 from api.media.size import BUDGETS, DETAIL_BUDGETS
 
 router = APIRouter(tags=["models"])
+
+_ENGINE_DEADLINE_S: Final = 2.0
 
 
 @router.get("/v1/capabilities")
@@ -27,7 +29,7 @@ async def capabilities(request: Request) -> dict[str, Any]:
     options = state.options
     return {
         "object": "capabilities",
-        "models": list(state.served_names),
+        "models": [*state.served_names, *await state.models.last_adapters(_ENGINE_DEADLINE_S)],
         "engine": {
             "core": limits.core,
             "context_tokens": limits.context_tokens,

@@ -21,7 +21,6 @@ from api.chat.answers import Step
 from api.chat.service import Conversation
 from api.dialects.openai_answer import DONE, AnswerHead, ChunkWriter, completion, error_event, usage_chunk
 from api.dialects.openai_chat import ChatCall, ChatCompletionRequest, parse_chat_request
-from api.errors import ModelNotFoundError
 from api.http.body import read_json_object
 from api.http.disconnect import run_until_gone
 from api.http.errors import describe
@@ -65,10 +64,9 @@ async def create_chat_completion(request: Request) -> Response:
             timeout_s=state.options.body_timeout_s,
             max_depth=state.options.access.max_json_depth,
         )
-    call = parse_chat_request(body, served_names=state.served_names, lenient=state.options.lenient_requests)
-    if call.request.model not in state.served_names:
-        raise ModelNotFoundError(call.request.model)
-    return ChatAnswer(state, call)
+        call = parse_chat_request(body, served_names=state.served_names, lenient=state.options.lenient_requests)
+        adapter = await state.models.adapter_of(call.request.model)
+    return ChatAnswer(state, call, adapter)
 
 
 def ignored_headers(call: ChatCall) -> dict[str, str]:
@@ -82,11 +80,12 @@ def ignored_headers(call: ChatCall) -> dict[str, str]:
 class ChatAnswer(Response):
     """The response to one chat request, made while it is sent."""
 
-    def __init__(self, state: ServerState, call: ChatCall) -> None:
+    def __init__(self, state: ServerState, call: ChatCall, adapter: str | None) -> None:
         super().__init__()
+        self._adapter = adapter
         self._state = state
         self._call = call
-        self._head = AnswerHead(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), state.served_names[0])
+        self._head = AnswerHead(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), adapter or state.served_names[0])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the request until it ends or the client leaves, which closes the engine's sequences at once."""
@@ -94,7 +93,7 @@ class ChatAnswer(Response):
             await run_until_gone(receive, self._answer(scope, receive, send))
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        conversation = await self._state.service.prepare(self._call.request, self._head.answer_id)
+        conversation = await self._state.service.prepare(self._call.request, self._head.answer_id, self._adapter)
         scope["state"]["access_notes"] = notes = {"prompt_tokens": conversation.prompt_tokens}
         try:
             if self._call.stream:

@@ -1,7 +1,7 @@
 """``POST /v1/chat/completions/render`` and ``/parse``: what goes into the model, and what its output becomes.
 
-For people who look into a prompt or a tool call. No engine is needed and none is asked. The routes exist only where
-diagnostics are enabled.
+For people who look into a prompt or a tool call. No engine is needed, and none is asked but for the names of adapters.
+The routes exist only where diagnostics are enabled.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from api.dialects.openai_diagnostics import (
     rendered,
 )
 from api.dialects.schema import Fields
-from api.errors import ModelNotFoundError
 from api.gemma4.events import Event
 from api.gemma4.parse import Parser
 from api.gemma4.tokenizer import Gemma4Tokenizer
@@ -48,8 +47,7 @@ async def render_chat_completion(request: Request) -> Response:
     state = state_of(request)
     body = await _read(request, state)
     call = parse_chat_request(body, served_names=state.served_names, lenient=state.options.lenient_requests)
-    if call.request.model not in state.served_names:
-        raise ModelNotFoundError(call.request.model)
+    await state.models.adapter_of(call.request.model)
     prompt = await state.service.render(call.request)
     return Response(rendered(prompt), headers=ignored_headers(call), media_type=_JSON)
 

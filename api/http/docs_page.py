@@ -23,8 +23,9 @@ _STYLE = (
 async def docs_page(request: Request) -> HTMLResponse:
     """Return the page."""
     schema: dict[str, Any] = request.app.openapi()
+    schemas = schema["components"]["schemas"]
     operations = "".join(
-        _operation(method, path, operation)
+        _operation(method, path, operation, schemas)
         for path, methods in schema["paths"].items()
         for method, operation in methods.items()
     )
@@ -33,15 +34,16 @@ async def docs_page(request: Request) -> HTMLResponse:
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"
         f"<p>{html.escape(schema['info'].get('description', ''))} Machine-readable: "
-        f"<a href=openapi.json>openapi.json</a>.</p>{operations}</html>"
+        f"<a href=openapi.json>openapi.json</a>.</p>{operations}"
+        f"<details><summary>All JSON Schemas</summary><pre>{_json(schemas)}</pre></details></html>"
     )
 
 
-def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
+def _operation(method: str, path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:
     content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     summary = html.escape(operation.get("description") or operation.get("summary", ""))
     heading = f"<h2><code>{html.escape(method.upper())} {html.escape(path)}</code></h2><p>{summary}</p>"
-    return heading + (_fields(content["schema"]) if "schema" in content else "")
+    return heading + (_fields(schemas[_type_name(content["schema"])]) if "schema" in content else "")
 
 
 def _fields(schema: dict[str, Any]) -> str:
@@ -50,11 +52,14 @@ def _fields(schema: dict[str, Any]) -> str:
         f"<td>{html.escape(field.get('description', ''))}"
         for name, field in schema.get("properties", {}).items()
     )
-    text = html.escape(json.dumps(schema, indent=2))
     return (
         f"<table><tr><th>field<th>type<th>note{rows}</table>"
-        f"<details><summary>JSON Schema of the body</summary><pre>{text}</pre></details>"
+        f"<details><summary>JSON Schema of the body</summary><pre>{_json(schema)}</pre></details>"
     )
+
+
+def _json(value: object) -> str:
+    return html.escape(json.dumps(value, indent=2))
 
 
 def _type_name(field: dict[str, Any]) -> str:

@@ -70,10 +70,18 @@ async def _handle_http(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     what = f"{request.method} {request.url.path[:200]}"
     if status == HTTPStatus.NOT_FOUND:
-        return _response(RouteNotFoundError(f"Unknown request URL: {what}."), headers)
+        return _response(RouteNotFoundError(f"Unknown request URL: {what}.{_hint(request)}"), headers)
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         return _response(MethodNotAllowedError(f"Not allowed: {what}."), headers)
     return _response(describe(error, request_id_of(request)), headers)
+
+
+def _hint(request: Request) -> str:
+    """Say which address may be meant: clients are often given one with a ``/v1`` too few or too many."""
+    known, path = request.app.state.paths, request.url.path
+    others = (f"/v1{path}", path.removeprefix("/v1"))
+    meant = next((other for other in others if other in known and other != path), None)
+    return "" if meant is None else f" Do you mean {meant}?"
 
 
 async def _handle_validation(_request: Request, error: Exception) -> Response:

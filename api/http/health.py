@@ -26,12 +26,14 @@ _MAX_STATUS_BYTES: Final = 65_536
 _RETRY_AFTER: Final = {"retry-after": "2", "retry-after-ms": "2000"}
 
 
+@router.head("/v1/health/live", include_in_schema=False)
 @router.get("/v1/health/live")
 async def live() -> dict[str, str]:
     """Tell that the process answers, whether or not the engine does."""
     return {"object": "health.response", "message": "live", "status": "live"}
 
 
+@router.head("/v1/health/ready", include_in_schema=False)
 @router.get("/v1/health/ready", responses={503: {"description": "Not ready; the body tells the phase"}})
 async def ready(request: Request) -> Response:
     """Tell whether requests would be answered now."""

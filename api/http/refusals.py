@@ -25,6 +25,17 @@ class CrowdedJsonError(BadRequestError):
         super().__init__(f"The request body has more than {limit} commas and brackets.")
 
 
+class EncodedBodyError(ApiError):
+    """The body is compressed, and its size after that is not known."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_content_encoding"
+
+    def __init__(self) -> None:
+        super().__init__("The request body has a Content-Encoding. Send it as it is.")
+
+
 class MalformedRequestError(BadRequestError):
     """What came is no HTTP request."""
 

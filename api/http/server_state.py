@@ -11,6 +11,7 @@ from starlette.requests import Request
 from api.chat.engine import Engine
 from api.chat.service import ChatService
 from api.errors import UnavailableError
+from api.http.model_names import ModelNames
 from api.http.options import ApiOptions
 from config.runtime import ApiRuntime
 
@@ -23,6 +24,7 @@ class ServerState:
         self.engine = engine
         self.options = options
         self.served_names = runtime.served_names
+        self.models = ModelNames(runtime.served_names, engine, may_have_adapters=runtime.adapters)
         self.created = runtime.created
         self.status_path = runtime.status_path
         self._front_path = runtime.front_path

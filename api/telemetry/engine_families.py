@@ -53,6 +53,7 @@ COUNTERS: Final = (
     ("engine_prompt_tokens", "Tokens of prompts since the engine started", "prompt_tokens_total"),
     ("engine_cached_prompt_tokens", "Of these, tokens found in the prefix cache", "cached_tokens_total"),
     ("engine_generation_tokens", "Tokens drawn since the engine started, step by step", "completion_tokens_total"),
+    ("engine_preemptions", "Running sequences that had to give up their KV cache and wait", "preemptions_total"),
 )
 """Name without prefix and ``_total``, help, and the field of ``EngineStats``."""
 

@@ -27,6 +27,8 @@ MAX_CANDIDATES = 1024
 WIDE_VOCABULARY = 32_768
 """Rows longer than this are searched in blocks."""
 BLOCK = 256
+LEAST_TEMPERATURE = 1e-5
+"""Below, the most likely id is drawn: dividing by less would overflow, and what comes out is no number."""
 
 
 class SequenceSampler:
@@ -35,7 +37,7 @@ class SequenceSampler:
     def __init__(self, request: EngineRequest, vocab_size: int) -> None:
         self.settings = request.sampling
         self.logprobs = request.logprobs
-        self.greedy = request.sampling.temperature <= 0.0
+        self.greedy = request.sampling.temperature < LEAST_TEMPERATURE
         self._random = random.Random(request.sampling.seed)  # noqa: S311 - sampling, not cryptography
         self._bias_ids = np.fromiter(request.sampling.logit_bias.keys(), dtype=np.int64)
         self._bias_values = np.fromiter(request.sampling.logit_bias.values(), dtype=np.float32)

@@ -105,6 +105,8 @@ def _serving() -> dict[str, Any]:
         # Results that another process has already turned to text have no token ids.
         "num_postprocess_workers": 0,
         "enable_autotuner": True,
+        # What each step says of the KV cache; ``cache_watch`` asks for it.
+        "enable_iter_perf_stats": True,
         # No usage report leaves the host. The library reads this variable when it is about to report.
         "env_overrides": {"TRTLLM_NO_USAGE_STATS": "1"},
     }

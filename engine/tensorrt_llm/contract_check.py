@@ -7,20 +7,24 @@ repository and needs no GPU and no package. Every difference from ``contract.yam
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import importlib
-import inspect
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Final
 
-from engine.tensorrt_llm.contract import UNSTATED, Entry, compare, read_contract
-from engine.tensorrt_llm.contract_source import source_differences
+from engine.contract.entries import Contract, read_contract
+from engine.contract.installed import installed_differences
+from engine.contract.report import report
+from engine.contract.source import source_differences
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
-EXIT_DIFFERENT = 1
+CONTRACT: Final = Path(__file__).with_name("contract.yaml")
+
+
+def tensorrt_llm_contract() -> Contract:
+    """Return what this package uses of TensorRT-LLM."""
+    return read_contract(CONTRACT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,66 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m engine.tensorrt_llm.contract_check", description=__doc__)
     parser.add_argument("--source", type=Path, help="source tree of TensorRT-LLM instead of the installed package")
     options = parser.parse_args(arguments)
-    contract = read_contract()
+    contract = tensorrt_llm_contract()
     if options.source is not None:
         checked = [entry for entry in contract.entries if entry.name.startswith("tensorrt_llm")]
         differences = [line for entry in checked for line in source_differences(entry, options.source)]
     else:
         checked = list(contract.entries)
         differences = [line for entry in checked for line in installed_differences(entry)]
-    sys.stdout.write("".join(f"{line}\n" for line in differences))
-    sys.stdout.write(f"{len(checked)} entries of release {contract.release}: {len(differences)} differences\n")
-    return EXIT_DIFFERENT if differences else 0
-
-
-def installed_differences(entry: Entry) -> Iterator[str]:
-    """Yield what an installed package lacks of one entry."""
-    try:
-        found = getattr(importlib.import_module(entry.module), entry.class_name)
-    except (ImportError, AttributeError) as error:
-        yield f"{entry.name}: not found: {error}"
-        return
-    yield from compare(entry.name, entry.parameters, _parameters(found))
-    for name, parameters in entry.methods.items():
-        method = getattr(found, name, None)
-        if method is None:
-            yield f"{entry.name}.{name}: not found"
-        else:
-            yield from compare(f"{entry.name}.{name}", parameters, _parameters(method))
-    for name in entry.attributes:
-        if not _has(found, name):
-            yield f"{entry.name}: no attribute {name}"
-
-
-def _parameters(found: Any) -> Mapping[str, Any]:
-    """Return names and defaults of a class's fields, or of the parameters that something takes."""
-    fields = getattr(found, "model_fields", None)
-    if fields is not None:
-        return {name: field.get_default(call_default_factory=False) for name, field in fields.items()}
-    if dataclasses.is_dataclass(found):
-        return {field.name: field.default for field in dataclasses.fields(cast("type", found))}
-    if hasattr(found, "__annotations__") and isinstance(found, type) and issubclass(found, dict):
-        return dict.fromkeys(found.__annotations__, UNSTATED)
-    try:
-        signature = inspect.signature(found)
-    except (TypeError, ValueError):
-        return {}
-    return {name: parameter.default for name, parameter in signature.parameters.items()}
-
-
-def _has(found: Any, name: str) -> bool:
-    """Tell whether instances have an attribute: the class does, or some method of it or of its bases sets it."""
-    if hasattr(found, name) or name in getattr(found, "model_fields", {}):
-        return True
-    family = [base for base in inspect.getmro(found) if base is not object]
-    return any(name in inspect.get_annotations(base) or f"self.{name} =" in _text(base) for base in family)
-
-
-def _text(found: type) -> str:
-    try:
-        return inspect.getsource(found)
-    except (OSError, TypeError):
-        return ""
+    return report(contract.release, len(checked), differences)
 
 
 if __name__ == "__main__":

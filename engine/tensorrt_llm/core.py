@@ -17,7 +17,9 @@ from engine.admission import check_request
 from engine.core import EngineDelta, EngineLimits, EngineRequest, EngineStats, FinishReason, Usage
 from engine.errors import EngineError, EngineUnavailableError, InvalidGrammarError, QueueFullError
 from engine.grammar import GrammarCompiler, GrammarState
+from engine.spent import Spent
 from engine.tensorrt_llm.arguments import starting_arguments
+from engine.tensorrt_llm.cache_watch import CacheWatch
 from engine.tensorrt_llm.checkpoint import read_checkpoint
 from engine.tensorrt_llm.library import Generation, Library, Step
 from engine.tensorrt_llm.mailbox import Mailbox
@@ -96,6 +98,8 @@ class TensorRtLlmCore:
         self._lost: EngineUnavailableError | None = None
         self._requests_total = 0
         self._totals = Usage(0, 0, 0)
+        self._queued, self._compiling = Spent(), Spent()
+        self._cache = CacheWatch(self._library, lambda: self._places.taken > 0)
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[EngineDelta]:
         """Yield deltas; see ``engine.core.EngineCore.generate``."""
@@ -126,8 +130,10 @@ class TensorRtLlmCore:
         try:
             inputs, grammar = await self._prepare(live.request, runs)
             live.progress = Progress(live.request, grammar)
-            await self._places.take(live.request.priority)
+            with self._queued.one():
+                await self._places.take(live.request.priority)
             try:
+                self._cache.start()
                 await self._run(live, inputs)
             finally:
                 self._places.free()
@@ -154,7 +160,8 @@ class TensorRtLlmCore:
             self._grammar_threads, self._grammars.compile, request.grammar or "", request.stop_ids
         )
         try:
-            return await asyncio.wait_for(job, GRAMMAR_TIMEOUT_S)
+            with self._compiling.one():
+                return await asyncio.wait_for(job, GRAMMAR_TIMEOUT_S)
         except TimeoutError as error:
             message = f"the grammar takes longer than {GRAMMAR_TIMEOUT_S:g} s to compile"
             raise InvalidGrammarError(message) from error
@@ -243,6 +250,12 @@ class TensorRtLlmCore:
             prompt_tokens_total=self._totals.prompt_tokens,
             cached_tokens_total=self._totals.cached_tokens,
             completion_tokens_total=self._totals.completion_tokens,
+            kv_tokens=self._cache.tokens,
+            kv_tokens_used=self._cache.used,
+            started_total=self._queued.count,
+            queue_us_total=self._queued.microseconds,
+            grammars_total=self._compiling.count,
+            grammar_us_total=self._compiling.microseconds,
         )
 
     async def close(self) -> None:
@@ -251,6 +264,7 @@ class TensorRtLlmCore:
         tasks = [live.task for live in self._live if live.task is not None]
         for live in list(self._live):
             live.end()
+        await self._cache.close()
         await asyncio.to_thread(self._close)
         for task in tasks:
             task.cancel()

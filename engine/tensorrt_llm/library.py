@@ -37,6 +37,8 @@ VERSION = "1.4."
 CONFIGS = {"kv_cache_config": KvCacheConfig, "cuda_graph_config": DecodeCudaGraphConfig}
 """Classes of nested arguments. The graphs' one says by itself that they are for decoding, not for encoding."""
 MAX_MESSAGE_CHARACTERS = 500
+STATS_TIMEOUT_S = 0.2
+"""So long the library waits for one more step before it ends its answer."""
 GUIDED_FAILURE = "guided decoding error"
 """How the library's message begins when one request's grammar failed in a worker."""
 
@@ -192,6 +194,24 @@ class Library:
     def with_ids(laid_out: Any, prompt_ids: Sequence[int]) -> Any:
         """Return the same pictures around these ids."""
         return dataclasses.replace(laid_out, prompt_token_ids=list(prompt_ids))
+
+    async def cache_use(self) -> tuple[int, int] | None:
+        """Return the KV cache's places for tokens, and those taken, as of the last step; None when there was no step.
+
+        Raises:
+            EngineError: the library does not say.
+        """
+        said: Mapping[str, Any] | None = None
+        try:
+            # Each step is told once, so an answer is everything since the one before.
+            async for step in self._llm.get_stats_async(timeout=STATS_TIMEOUT_S):
+                said = step.get("kvCacheStats") or said
+            if said is None:
+                return None
+            block = int(said["tokensPerBlock"])
+            return int(said["maxNumBlocks"]) * block, int(said["usedNumBlocks"]) * block
+        except Exception as error:  # the library's boundary
+            raise translated(error) from error
 
     def is_healthy(self) -> bool:
         """Ask the library; may block, so not for the event loop. It has no public question of this kind."""

@@ -87,8 +87,16 @@ class EngineClient:
             mailbox.failed(EngineUnavailableError("the sequence was aborted"))
 
     async def ready(self) -> bool:
-        """Tell whether at least one engine has loaded its model and can generate."""
-        return any(await asyncio.gather(*(endpoint.is_ready() for endpoint in self._endpoints)))
+        """Tell whether at least one engine has loaded its model and can generate; another that hangs delays nobody."""
+        asking = [asyncio.create_task(endpoint.is_ready()) for endpoint in self._endpoints]
+        try:
+            for answer in asyncio.as_completed(asking):
+                if await answer:
+                    return True
+            return False
+        finally:
+            for task in asking:
+                task.cancel()
 
     async def limits(self) -> EngineLimits:
         """Return the limits of the first engine that can tell them; an engine is asked once per connection.
@@ -106,6 +114,19 @@ class EngineClient:
             message = "no engine has loaded its model yet"
             raise EngineUnavailableError(message)
         return limits
+
+    async def adapters(self) -> tuple[str, ...]:
+        """Return the adapters that all engines have which can be asked; a sequence may run at any of them.
+
+        Raises:
+            EngineUnavailableError: none has loaded its model.
+        """
+        asked = await asyncio.gather(*(endpoint.adapters() for endpoint in self._endpoints), return_exceptions=True)
+        told = [names for names in asked if not isinstance(names, BaseException)]
+        for error in asked:
+            if isinstance(error, BaseException) and (not told or not isinstance(error, EngineUnavailableError)):
+                raise error
+        return tuple(name for name in told[0] if all(name in names for names in told))
 
     async def _told_limits(self) -> EngineLimits | None:
         for endpoint in self._endpoints:

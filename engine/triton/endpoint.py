@@ -6,6 +6,7 @@ A server that offers the step stream gets one connection for all sequences, any 
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -13,7 +14,7 @@ import grpc
 from engine.errors import EngineError, EngineUnavailableError
 from engine.step_messages import EXTENSION, stream_path
 from engine.triton.connection import open_channel
-from engine.triton.failures import translated
+from engine.triton.failures import reason_of, translated
 from engine.triton.plain_run import PlainRun, read_end
 from engine.triton.protocol import MODEL_NAME, GRPCInferenceServiceStub, service_pb2
 from engine.triton.state import STATE_QUERY, decode_state, encode_state_query
@@ -25,9 +26,13 @@ if TYPE_CHECKING:
     from engine.triton.connection import ConnectionOptions
     from engine.triton.state import EngineState
 
+logger = logging.getLogger(__name__)
+
 UNREACHABLE = "the engine cannot be reached"
 CLOSE_TIMEOUT_S = 1.0
 """So long sequences that have had their last response may take to end when the client closes."""
+MAX_TOLD = 3
+"""So many reasons are logged why a server does not answer, until it does."""
 REST_S = 1.0
 """So long new sequences rather go elsewhere after a server has failed one."""
 
@@ -51,6 +56,8 @@ class Endpoint:
         self._has_steps: bool | None = None
         self._has_state: bool | None = None
         self._rests_until = 0.0
+        self._has_answered = False
+        self._told: set[str] = set()
         self._stream_path = stream_path(address)
         self._stream: StepStream | None = None
         self._plain_runs: set[PlainRun] = set()
@@ -145,6 +152,16 @@ class Endpoint:
             return limits
         return self._limits
 
+    async def adapters(self) -> tuple[str, ...]:
+        """Return the adapters that the server has at this moment; unlike limits they are asked for every time.
+
+        Raises:
+            EngineUnavailableError: it cannot be reached or has not loaded its model.
+        """
+        if await self._tells_state():
+            return (await self._state()).limits.adapters
+        return decode_limits(await self._parameters()).adapters
+
     async def is_ready(self) -> bool:
         """Tell whether the server can generate."""
         try:
@@ -152,9 +169,19 @@ class Endpoint:
                 request = service_pb2.ModelReadyRequest(name=MODEL_NAME)
                 answer = await self._stub.ModelReady(request, timeout=self._options.call_timeout_s)
             # Triton calls a model ready that was loaded once, whatever has become of it.
+            self._has_answered = True
+            self._told.clear()
             return bool(answer.ready) and (not await self._tells_state() or (await self._state()).is_healthy)
-        except EngineError:
+        except EngineError as error:
+            # An engine that was there has gone; only before that the way to it may be set up wrongly.
+            self._tell(error.message if self._has_answered else reason_of(error))
             return False
+
+    def _tell(self, reason: str) -> None:
+        """Log once why an engine elsewhere does not answer: nobody here has started it, so nobody else says so."""
+        if self._stream_path is None and reason not in self._told and len(self._told) < MAX_TOLD:
+            self._told.add(reason)
+            logger.warning("the engine at %s does not answer: %s", self.address, reason)
 
     async def statistics(self) -> dict[str, int]:
         """Return the counters and gauges by name.

@@ -29,6 +29,7 @@ COUNTERS = {
     "grammar_us_total": ("gemma4_grammar_microseconds_total", "Microseconds that these took"),
     "images_total": ("gemma4_images_total", "Pictures encoded by the vision tower"),
     "image_us_total": ("gemma4_image_microseconds_total", "Microseconds that these took"),
+    "preemptions_total": ("gemma4_preemptions_total", "Running sequences that had to give up their KV cache and wait"),
     "responses_total": ("gemma4_responses_total", "Responses sent; one may hold several tokens"),
 }
 

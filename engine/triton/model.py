@@ -6,6 +6,7 @@ Triton calls ``initialize`` once, ``execute`` for every request and ``finalize``
 from __future__ import annotations
 
 import json
+import locale
 import logging
 import os
 import select
@@ -53,6 +54,7 @@ class TritonPythonModel:
             TritonModelException: it cannot be loaded; Triton logs the message and ends.
         """
         _follow_server()
+        _read_text_as_utf8()
         parameters = json.loads(args["model_config"])["parameters"]
         try:
             configure_logging(load_settings().settings.log, "engine")
@@ -154,6 +156,14 @@ def _follow_server() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="server-watch", daemon=True).start()
+
+
+def _read_text_as_utf8() -> None:
+    """Let files that a library opens without naming an encoding be UTF-8, as they are in any other Python of today.
+
+    The backend starts its interpreter without looking at the locale, which leaves ASCII.
+    """
+    locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
 
 
 def _end_server() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.triton import state
+from engine.triton.model_paths import reachable
 from engine.triton.protocol import MODEL_NAME, model_config_pb2
 from engine.wire import INPUTS, OUTPUTS
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 MODEL_CODE = Path(__file__).parent / "model_repository" / MODEL_NAME
 RUNTIME_PARAMETER = "runtime"
 """The parameter that holds the whole ``EngineRuntime``, as JSON."""
+LINKS = "paths"
+"""Folder beside the model's versions, of which Triton takes no notice: a version's name is a number."""
 SHOWN = ("core", "context_tokens", "max_sequences", "max_queued")
 """What a reader of the configuration may want to know without reading the runtime."""
 
@@ -58,4 +61,5 @@ def write_repository(folder: Path, runtime: EngineRuntime) -> None:
     version.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(MODEL_CODE / "1" / "model.py", version / "model.py")
     # A message's text form is the form of the file.
-    (model / "config.pbtxt").write_text(str(model_config(runtime)), encoding="utf-8")
+    config = model_config(reachable(runtime, model / LINKS))
+    (model / "config.pbtxt").write_text(str(config), encoding="utf-8")

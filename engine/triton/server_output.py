@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import sys
 from collections import deque
-from typing import TYPE_CHECKING
 
 from engine.triton.protocol import MODEL_NAME
-
-if TYPE_CHECKING:
-    import asyncio
 
 logger = logging.getLogger("engine.triton")
 
@@ -24,6 +21,10 @@ _LOAD_FAILURE = re.compile(
     rf"failed to load '{MODEL_NAME}' version 1: \w+: (?:\w+Exception: )?(.*?)(?:\\n\\nAt:.*)?\"?$"
 )
 """The message, without the place in the code that the backend adds."""
+_SERVES = "Started GRPCInferenceService at "
+"""How the line begins with which Triton says that it has opened its port for gRPC."""
+_ENDS = "Waiting for in-flight requests to complete."
+"""The first line of its end."""
 NOISE = (
     "CudaDriverHelper has not been initialized.",
     "Error: Failed to initialize NVML",
@@ -42,6 +43,10 @@ class ServerOutput:
     def __init__(self) -> None:
         self.load_failure: str | None = None
         """Why the model could not be loaded, in the core's own words."""
+        self.serves = asyncio.Event()
+        """Set when the server takes requests."""
+        self.is_ending = False
+        """Whether the server has begun to end, for whatever reason."""
         self.is_stopping = False
         """Whether the server has been told to end."""
         self._problems: deque[str] = deque(maxlen=KEPT_PROBLEMS)
@@ -61,6 +66,9 @@ class ServerOutput:
                     sys.stderr.write(text + "\n")
                 continue
             level, words = said[1], said[2].strip('"')
+            if words.startswith(_SERVES):
+                self.serves.set()
+            self.is_ending = self.is_ending or words == _ENDS
             if words and words not in NOISE:
                 logger.log(_LEVELS[level], "%s", words)
                 self._note(level, words)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from config.environment import child_environment
 from engine.errors import EngineError, EngineLoadError
-from engine.triton.client import EngineClient
+from engine.listener_tls import check_files
 from engine.triton.installation import find_installation
 from engine.triton.repository import write_repository
 from engine.triton.server_output import MAX_LINE_BYTES, ServerOutput
@@ -25,16 +25,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("engine.triton")
 
-READY_INTERVAL_S = 0.1
 WATCH_INTERVAL_S = 0.5
 STOP_GRACE_S = 4.5
 """The launcher kills an engine that has not ended after 5 s."""
+ENDING_S = 30.0
+"""How long a server that ends by itself may take; its model's process is gone before."""
 EXIT_TIMEOUT_S = 3
 """How long the server may take to end running requests and to unload the model, which takes 2 s with none running."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the backend's segments are, by the kernel's definition
 UNIX_PORT = 1
 """Triton puts a port behind every address; it becomes a part of a socket's name."""
 PR_SET_PDEATHSIG = 1
+PF_EXITING = 0x4
+"""The flag of a process that is being ended, among those of ``/proc/PID/stat``; from ``linux/sched.h``."""
 _LIBC = ctypes.CDLL(None)
 
 
@@ -91,6 +94,8 @@ class TritonServer:
         Raises:
             EngineError: it cannot be started or has ended.
         """
+        if self._runtime.tls is not None:
+            check_files(self._runtime.tls)
         installation = find_installation()
         self.write_models()
         installation.link_backends(self._folder / "backends")
@@ -138,6 +143,7 @@ class TritonServer:
             "--grpc-http2-max-ping-strikes=0",
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
             "--disable-auto-complete-config",
+            *self._tls_arguments(),
         ]
         for name, listener in (("http", self._listeners.http), ("metrics", self._listeners.metrics)):
             if listener is None:
@@ -145,6 +151,17 @@ class TritonServer:
             else:
                 host, _, number = listener.rpartition(":")
                 arguments += [f"--{name}-address={host}", f"--{name}-port={number}"]
+        return arguments
+
+    def _tls_arguments(self) -> list[str]:
+        tls = self._runtime.tls
+        if tls is None:
+            return []
+        # The server runs in a folder of its own.
+        certificate, key = tls.certificate.absolute(), tls.key.absolute()
+        arguments = ["--grpc-use-ssl=true", f"--grpc-server-cert={certificate}", f"--grpc-server-key={key}"]
+        if tls.client_authorities is not None:
+            arguments += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={tls.client_authorities.absolute()}"]
         return arguments
 
     def _grpc_address(self) -> tuple[str, str]:
@@ -189,6 +206,9 @@ class TritonServer:
             await asyncio.gather(announcing, return_exceptions=True)
         # A server that dies loses its children, too, some time before its own end is known here.
         await asyncio.wait({ended}, timeout=WATCH_INTERVAL_S)
+        if self._output.is_ending or _is_ending(server.pid):
+            # The model has asked it to end, or could not be loaded: the server's own end says more.
+            await asyncio.wait({ended}, timeout=ENDING_S)
         if ended.done():
             return
         server.kill()
@@ -196,13 +216,8 @@ class TritonServer:
         raise EngineError(message)
 
     async def _announce(self) -> None:
-        """Note when the model can generate."""
-        client = EngineClient([self._runtime.endpoint])
-        try:
-            while not await client.ready():  # noqa: ASYNC110 - another process's state is asked for
-                await asyncio.sleep(READY_INTERVAL_S)
-        finally:
-            await client.close()
+        """Note when the model can generate: only then Triton opens its ports."""
+        await self._output.serves.wait()
         self._was_ready = True
         logger.info("listening at %s", self._runtime.endpoint)
 
@@ -247,6 +262,16 @@ def _has_living_child(process: int) -> bool:
                 if state.split()[0] != "Z":
                     return True
     return False
+
+
+def _is_ending(process: int) -> bool:
+    """Tell whether the kernel is ending a process or has ended it, which takes a while where all cores are busy."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return True
+    state, flags = fields[0], int(fields[6])
+    return state in {"Z", "X"} or bool(flags & PF_EXITING)
 
 
 def _die_with_us() -> None:

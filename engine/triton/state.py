@@ -56,7 +56,8 @@ def decode_state(message: service_pb2.ModelStreamInferResponse) -> EngineState:
     text = TensorReader(response.outputs, response.raw_output_contents).text(STATE_ANSWER)
     try:
         fields = json.loads(text or b"")
-        return EngineState(bool(fields["is_healthy"]), EngineLimits(**fields["limits"]), EngineStats(**fields["stats"]))
+        limits, stats = EngineLimits.of(fields["limits"]), EngineStats(**fields["stats"])
+        return EngineState(bool(fields["is_healthy"]), limits, stats)
     except (ValueError, KeyError, TypeError) as error:
         problem = f"the engine does not tell its state: {error}"
         raise EngineError(problem) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from config.settings_adapters import SLOT_RANKS
 from engine.admission import MAX_LOGPROBS
 from engine.images import MAX_SOFT_TOKENS
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from config.runtime import EngineRuntime
 
 SCHEDULER: Final = "engine.vllm.scheduler.Gemma4Scheduler"
+CPU_WORKER: Final = "engine.vllm.cpu_worker.Gemma4CpuWorker"
+LAYERS: Final = "language_model.model.layers"
+"""Where vLLM has the text model's layers."""
 BATCH_TOKENS: Final = 8192
 """Tokens of one step at most: vLLM's own choice for servers with large GPUs."""
 SMALL_BATCH_TOKENS: Final = 2048
@@ -47,8 +51,8 @@ CPU_VARIABLES: Final = {
 }
 
 
-def engine_arguments(runtime: EngineRuntime, *, on_cpu: bool) -> dict[str, Any]:
-    """Return the fields of ``AsyncEngineArgs`` for a runtime whose checkpoint is known to be there."""
+def engine_arguments(runtime: EngineRuntime, *, on_cpu: bool, layers: int = 0) -> dict[str, Any]:
+    """Return the fields of ``AsyncEngineArgs`` for a runtime whose checkpoint, with so many layers, is there."""
     arguments: dict[str, Any] = {
         "model": str(runtime.checkpoint_path),
         "dtype": PRECISIONS.get(runtime.precision, "auto"),
@@ -78,7 +82,8 @@ def engine_arguments(runtime: EngineRuntime, *, on_cpu: bool) -> dict[str, Any]:
         "limit_mm_per_prompt": {"image": IMAGES, "video": 0, "audio": 0},
         "disable_log_stats": True,
     }
-    return arguments | (_cpu(runtime) if on_cpu else _gpu(runtime)) | _draft(runtime)
+    own = (_cpu(runtime) if on_cpu else _gpu(runtime)) | _adapters(runtime, layers, on_cpu=on_cpu)
+    return arguments | own | _draft(runtime) | _cluster(runtime)
 
 
 def environment(runtime: EngineRuntime) -> dict[str, str]:
@@ -112,3 +117,35 @@ def _draft(runtime: EngineRuntime) -> dict[str, Any]:
         return {}
     settings = {"method": "mtp", "model": str(runtime.draft_path), "num_speculative_tokens": DRAFT_TOKENS}
     return {"speculative_config": settings}
+
+
+def _cluster(runtime: EngineRuntime) -> dict[str, Any]:
+    cluster = runtime.cluster
+    if cluster is None:
+        return {}
+    return {
+        "distributed_executor_backend": "mp",
+        "nnodes": cluster.nodes,
+        "node_rank": cluster.rank,
+        "master_addr": cluster.host,
+        "master_port": cluster.port,
+    }
+
+
+def _adapters(runtime: EngineRuntime, layers: int, *, on_cpu: bool) -> dict[str, Any]:
+    """Return what lets an engine serve LoRA adapters.
+
+    Only attention and dense MLP of the text model can be changed: that is what the plan has counted memory for.
+    """
+    adapters = runtime.adapters
+    if adapters is None:
+        return {}
+    parts = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
+    arguments: dict[str, Any] = {
+        "enable_lora": True,
+        "max_loras": adapters.max_gpu,
+        "max_cpu_loras": max(adapters.max_cpu, adapters.max_gpu),
+        "max_lora_rank": next(rank for rank in SLOT_RANKS if rank >= adapters.max_rank),
+        "lora_target_modules": [f"{LAYERS}.{layer}.{part}" for layer in range(layers) for part in parts],
+    }
+    return arguments | ({"worker_cls": CPU_WORKER} if on_cpu else {})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineLoadError
+from engine.vllm.safetensors_file import read_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
     from config.runtime import EngineRuntime
 
 MODEL_TYPE = "gemma4"
+_LINEAR = re.compile(
+    r"(?:model\.)?(?:language_model\.)?(?:model\.)?"
+    r"layers\.(?P<module>\d+\.(?:self_attn|mlp)\.[a-z]+_proj)\.weight(?:_packed)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,7 @@ class Checkpoint:
     config: Path
     name: str
     has_vision: bool
+    layers: int
 
 
 def check_checkpoint(runtime: EngineRuntime) -> Checkpoint:
@@ -42,7 +49,35 @@ def check_checkpoint(runtime: EngineRuntime) -> Checkpoint:
     if not any(folder.glob("*.safetensors")):
         message = f"the checkpoint {folder} holds no *.safetensors file"
         raise EngineLoadError(message)
-    return Checkpoint(folder / "config.json", folder.name, bool(config.get("vision_config")))
+    text = config.get("text_config")
+    layers = text.get("num_hidden_layers") if isinstance(text, dict) else None
+    if not isinstance(layers, int):
+        message = f"the checkpoint's {folder / 'config.json'} does not tell the number of layers"
+        raise EngineLoadError(message)
+    return Checkpoint(folder / "config.json", folder.name, bool(config.get("vision_config")), layers)
+
+
+def linear_shapes(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return outputs and inputs of the text model's attention and dense MLP by layer and name: ``0.self_attn.q_proj``.
+
+    Raises:
+        EngineLoadError: a file of weights cannot be read.
+    """
+    shapes: dict[str, tuple[int, int]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with path.open("rb") as file:
+                tensors = read_tensors(file, path.stat().st_size)
+        except (OSError, ValueError) as error:
+            message = f"the checkpoint's {path} cannot be read: {error}"
+            raise EngineLoadError(message) from error
+        for name, tensor in tensors.items():
+            match = _LINEAR.fullmatch(name)
+            if match is not None and len(tensor.shape) == len(("outputs", "inputs")):
+                outputs, inputs = tensor.shape
+                # Of NVFP4 two numbers share a byte.
+                shapes[match["module"]] = (outputs, inputs * 2 if tensor.dtype == "U8" else inputs)
+    return shapes
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -11,27 +11,30 @@ import contextlib
 import itertools
 import logging
 import multiprocessing
-import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from config.environment import provide_variables
 from engine.admission import check_request
-from engine.core import EngineDelta, EngineLimits, EngineRequest, EngineStats
+from engine.core import EngineDelta, EngineLimits, EngineRequest
 from engine.errors import EngineLoadError, EngineUnavailableError, InvalidGrammarError, QueueFullError
 from engine.grammar import GrammarCompiler, GrammarState
+from engine.vllm.adapter_folder import AdapterCopy, AdapterFolder
+from engine.vllm.adapters import Adapters, AdapterVersion
 from engine.vllm.arguments import CPU_VARIABLES, engine_arguments, environment
-from engine.vllm.checkpoint import check_checkpoint
+from engine.vllm.checkpoint import Checkpoint, check_checkpoint, linear_shapes
 from engine.vllm.following import Following
 from engine.vllm.guide import guide_of
 from engine.vllm.sampling import check_limits, sampling_arguments
+from engine.vllm.statistics import Statistics
 from engine.vllm.tokenizer_files import TokenizerFolder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
-    from config.runtime import EngineRuntime
+    from config.runtime import AdapterRuntime, EngineRuntime
+    from engine.core import EngineStats
     from engine.images import ImageRun
 
 GRAMMAR_TIMEOUT_S = 10.0
@@ -45,18 +48,10 @@ class _Live:
 
     request: EngineRequest
     following: Following
+    adapter: AdapterVersion | None = None
     aborted: asyncio.Event = field(default_factory=asyncio.Event)
     name: str = ""
-
-
-@dataclass(slots=True)
-class _Totals:
-    requests: int = 0
-    prompt: int = 0
-    cached: int = 0
-    completion: int = 0
-    grammars: int = 0
-    grammar_us: int = 0
+    has_started: bool = False
 
 
 class VllmCore:
@@ -78,13 +73,17 @@ class VllmCore:
         self._tokenizer = TokenizerFolder(runtime.tokenizer_path, checkpoint.config)
         if library.is_on_cpu():
             provide_variables(CPU_VARIABLES)
-        arguments = engine_arguments(runtime, on_cpu=library.is_on_cpu())
+        arguments = engine_arguments(runtime, on_cpu=library.is_on_cpu(), layers=checkpoint.layers)
+        self._statistics = Statistics(runtime.max_sequences)
+        self._adapters = self._open_adapters(runtime.adapters, checkpoint)
         try:
-            self._engine = library.start_engine({**arguments, "tokenizer": str(self._tokenizer.path)})
+            started = {**arguments, "tokenizer": str(self._tokenizer.path)}
+            self._engine = library.start_engine(started, self._statistics.observed)
         except Exception as error:
             self._tokenizer.close()
             message = f"vLLM cannot load {runtime.checkpoint_path}: {error}"
             raise EngineLoadError(message) from error
+        self._statistics.cache_tokens = library.cache_tokens(self._engine)
         vocab_size, context_tokens, self._image_token_id = library.model_facts(self._engine)
         self._grammars = GrammarCompiler(runtime.tokenizer_path, vocab_size)
         self._limits = EngineLimits(
@@ -101,18 +100,33 @@ class VllmCore:
         self._drafts = runtime.draft_path is not None
         self._threads = ThreadPoolExecutor(2, "engine-prepare")
         self._live: set[_Live] = set()
-        self._totals = _Totals()
         self._numbers = itertools.count()
         self._is_closed = False
 
+    def _open_adapters(self, adapters: AdapterRuntime | None, checkpoint: Checkpoint) -> Adapters | None:
+        if adapters is None:
+            return None
+        try:
+            folder = AdapterFolder(adapters, linear_shapes(checkpoint.config.parent))
+        except OSError as error:
+            message = f"there is no temporary folder for the adapters: {error}"
+            raise EngineLoadError(message) from error
+
+        def handle_of(copy: AdapterCopy) -> Any:
+            return self._library.adapter_handle(copy.unique_name, copy.number, copy.folder)
+
+        return Adapters(
+            folder, adapters.refresh_s, handle_of, lambda handle: self._library.load_adapter(self._engine, handle)
+        )
+
     async def generate(self, request: EngineRequest) -> AsyncIterator[EngineDelta]:
         """Yield deltas; see ``engine.core.EngineCore.generate``."""
-        runs = check_request(request, self._limits, self._image_token_id)
+        runs = check_request(request, self.limits(), self._image_token_id)
         check_limits(request, drafts=self._drafts)
         self._admit()
-        live = _Live(request, Following(request, None, self._tokenizer.end_id))
+        live = _Live(request, Following(request, None, self._tokenizer.end_id), self._taken(request))
         self._live.add(live)
-        self._totals.requests += 1
+        self._statistics.requests += 1
         try:
             prepared = await self._prepare_unless_aborted(live, runs)
             if prepared is None:
@@ -124,7 +138,14 @@ class VllmCore:
                     yield delta
         finally:
             self._live.discard(live)
-            self._count(live)
+            self._statistics.add(live)
+            if live.adapter is not None:
+                live.adapter.leave()
+
+    def _taken(self, request: EngineRequest) -> AdapterVersion | None:
+        if self._adapters is None or request.adapter is None:
+            return None
+        return self._adapters.take(request.adapter)
 
     def _admit(self) -> None:
         if self._is_closed or self._library.has_died(self._engine):
@@ -171,24 +192,23 @@ class VllmCore:
         job = loop.run_in_executor(
             self._threads, self._grammars.compile, request.grammar or "", request.stop_ids, begun
         )
-        begun_us = time.perf_counter_ns() // 1000
         try:
-            state = await asyncio.wait_for(job, GRAMMAR_TIMEOUT_S)
+            with self._statistics.compiling.one():
+                return await asyncio.wait_for(job, GRAMMAR_TIMEOUT_S)
         except TimeoutError as error:
             message = f"the grammar takes longer than {GRAMMAR_TIMEOUT_S:g} s to compile"
             raise InvalidGrammarError(message) from error
-        self._totals.grammars += 1
-        self._totals.grammar_us += time.perf_counter_ns() // 1000 - begun_us
-        return state
 
     async def _run(self, live: _Live, prompt: Mapping[str, Any], params: Any) -> AsyncGenerator[EngineDelta, None]:
         """Hand the sequence to vLLM and yield its deltas; closing it ends the sequence there."""
         live.name = f"s{next(self._numbers)}"
-        outputs = self._library.generate(self._engine, prompt, params, live.name, live.request.priority)
+        adapter = None if live.adapter is None else live.adapter.handle
+        outputs = self._library.generate(self._engine, prompt, params, live.name, live.request.priority, adapter)
         async with contextlib.aclosing(outputs):
             while True:
                 with self._library.translated():
                     output = await anext(outputs)
+                self._note_start(live, output)
                 # An abort that came before vLLM knew the sequence was lost on it.
                 delta = live.following.aborted() if live.aborted.is_set() else live.following.delta_of(output)
                 if delta is not None:
@@ -196,12 +216,11 @@ class VllmCore:
                     if delta.finish_reason is not None:
                         return
 
-    def _count(self, live: _Live) -> None:
-        usage = live.following.usage()
-        if live.name:
-            self._totals.prompt += usage.prompt_tokens
-            self._totals.cached += usage.cached_tokens
-            self._totals.completion += usage.completion_tokens
+    def _note_start(self, live: _Live, output: Any) -> None:
+        waited_s = None if live.has_started else self._library.queue_seconds(output)
+        if waited_s is not None:
+            live.has_started = True
+            self._statistics.queued.add(waited_s)
 
     async def abort(self, request_id: str) -> None:
         """End all sequences of that id; their consumers get their last delta at once."""
@@ -215,32 +234,25 @@ class VllmCore:
             await self._engine.abort([live.name for live in lives if live.name])
 
     async def health(self) -> bool:
-        """Tell whether vLLM's processes run."""
+        """Tell whether vLLM's processes run; the first time, when the adapters that are there have been loaded."""
+        if self._adapters is not None and not self._is_closed:
+            await self._adapters.settled()
         return not (self._is_closed or self._library.has_died(self._engine))
 
     def limits(self) -> EngineLimits:
-        """Return the fixed limits."""
-        return self._limits
+        """Return the limits, with the adapters of this moment."""
+        return self._limits if self._adapters is None else replace(self._limits, adapters=self._adapters.names)
 
     def stats(self) -> EngineStats:
-        """Return counters and gauges; vLLM runs as many sequences as it may, and the others wait."""
-        running = min(sum(bool(live.name) for live in self._live), self._limits.max_sequences)
-        completion = sum(live.following.drawn for live in self._live)
-        return EngineStats(
-            running=running,
-            queued=len(self._live) - running,
-            requests_total=self._totals.requests,
-            prompt_tokens_total=self._totals.prompt,
-            cached_tokens_total=self._totals.cached,
-            completion_tokens_total=self._totals.completion + completion,
-            grammars_total=self._totals.grammars,
-            grammar_us_total=self._totals.grammar_us,
-        )
+        """Return counters and gauges."""
+        return self._statistics.report(self._live)
 
     async def close(self) -> None:
         """End every sequence and vLLM's processes."""
         self._is_closed = True
         await self._abort(list(self._live))
+        if self._adapters is not None:
+            await self._adapters.close()
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:

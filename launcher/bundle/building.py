@@ -27,6 +27,7 @@ from launcher.cache.store import storage_error
 from launcher.commands.choice import Scenery
 from launcher.commands.fetching import fetch_profile
 from launcher.download.progress import DownloadState
+from launcher.engine_devices import device_environment
 from launcher.errors import ExitCode, LaunchError
 
 
@@ -108,6 +109,7 @@ class _Building:
             reference=reference,
             prebuilt=prebuilt if is_bundle(prebuilt) else None,
             home=self.store.path(self.plan.bundle_id),
+            devices=device_environment(self.order.gpus),
         )
 
     def _reference(self, progress: _Downloading) -> Path | None:

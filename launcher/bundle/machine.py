@@ -10,11 +10,14 @@ import importlib.metadata
 import importlib.util
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from engine_build.fingerprint import Engine, Hardware
 from launcher.commands.engines import LIBRARIES
 from launcher.hardware.system import Gpu, System
+from launcher.plan.devices import device_sets
+from launcher.plan.wishes import Wishes
 
 INSTRUCTIONS: Final = ("avx2", "bmi2", "f16c", "fma", "neon")
 """Features of a processor that the code of the CPU engine is compiled for."""
@@ -34,11 +37,12 @@ def hardware_of(system: System, engine: Engine, gpus: Sequence[Gpu] = ()) -> Har
 
 
 def gpus_for(hardware: Hardware | None, count: int, system: System) -> tuple[Gpu, ...]:
-    """Return the GPUs that a bundle is served on: of its own kind where there are any, those with most memory free."""
+    """Return the GPUs for a bundle: of its own kind where there are any, linked ones first, those with most memory."""
     usable = [gpu for gpu in system.gpus if gpu.problem is None]
     same = [gpu for gpu in usable if hardware is not None and gpu.name == hardware.device]
-    chosen = sorted(same or usable, key=lambda gpu: -gpu.memory_free)[:count]
-    return tuple(sorted(chosen, key=system.gpus.index))
+    among = tuple(same or usable)
+    sets = device_sets(replace(system, gpus=among), count, Wishes())
+    return max(sets, key=lambda one: (one.linked, one.budget)).gpus if sets else among[:count]
 
 
 def engine_version(engine: Engine) -> str | None:

@@ -18,7 +18,7 @@ from engine_build.errors import EngineBuildError
 from engine_build.fingerprint import Engine, Hardware
 from engine_build.limits import Limits
 from engine_build.model_config import load_model_config
-from launcher.bundle.machine import hardware_of
+from launcher.bundle.machine import gpus_for, hardware_of
 from launcher.commands.choice import Scenery, accepted, find_profile, profile_plan, wants_profile, with_settings
 from launcher.commands.engines import GPU_ENGINES, LIBRARIES
 from launcher.commands.fetching import fetch_profile
@@ -64,6 +64,7 @@ class Order:
     Attributes:
         precision: None takes what the checkpoint has.
         hardware: None where the target is not known.
+        gpus: those that the engine is tried out on; empty for the CPU engine, and where the target is another machine.
         unquantised: the profile with the unquantised weights, for the gate; fetched only if they are needed.
     """
 
@@ -73,6 +74,7 @@ class Order:
     limits: Limits
     names: tuple[str, ...]
     hardware: Hardware | None
+    gpus: tuple[Gpu, ...] = ()
     unquantised: Profile | None = None
 
 
@@ -151,14 +153,16 @@ def _from_folder(scenery: Scenery, wanted: Wanted, folder: Path) -> Order:
     )
     published = published_names(config.num_hidden_layers, config.num_experts or 0 if config.enable_moe_block else 0)
     names = settings.model.served_names or published or (folder.resolve().name,)
-    gpus = _usable(scenery, parallel)
+    gpus = () if is_cpu else gpus_for(None, parallel, scenery.system)
     known = is_cpu or len(gpus) == parallel
     hardware = hardware_of(scenery.system, engine, gpus) if known else None
-    return Order(folder, engine, wanted.precision or settings.profile.precision, limits, names, hardware)
+    precision = wanted.precision or settings.profile.precision
+    return Order(folder, engine, precision, limits, names, hardware, _here(gpus))
 
 
-def _usable(scenery: Scenery, count: int) -> list[Gpu]:
-    return [gpu for gpu in scenery.system.gpus if gpu.problem is None][:count]
+def _here(gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
+    """Return the GPUs if they are this machine's; those that are only imagined have no UUIDs."""
+    return gpus if all(gpu.uuid for gpu in gpus) else ()
 
 
 def _from_profile(scenery: Scenery, wanted: Wanted, progress: Progress) -> Order:
@@ -180,6 +184,7 @@ def _from_profile(scenery: Scenery, wanted: Wanted, progress: Progress) -> Order
         limits=_limits(scenery.settings, plan, engine),
         names=plan.names,
         hardware=hardware_of(there.system, engine, plan.gpus),
+        gpus=_here(plan.gpus),
         unquantised=_unquantised(scenery, profile) if engine != "llama_cpp" else None,
     )
 

@@ -17,7 +17,6 @@ from engine_build.frozen_arguments import CHECKPOINT
 from engine_build.manifest import Manifest, read_manifest
 from launcher.bundle.machine import gpus_for
 from launcher.bundle.serving import matching_manifest
-from launcher.hardware.detection import cuda_visible_devices
 from launcher.hardware.system import Gpu, System
 from launcher.memory import MemoryEstimate, gib
 from launcher.model import ModelFiles, find_model
@@ -50,8 +49,7 @@ def engine_variables(plan: Plan, place: Path) -> dict[str, str]:
     variables = cache_variables(engine, place)
     if variables and (bundle / CACHES).is_dir():
         shutil.copytree(bundle / CACHES, place, dirs_exist_ok=True)
-    devices = {"CUDA_VISIBLE_DEVICES": cuda_visible_devices(plan.gpus)} if plan.gpus else {}
-    return variables | devices
+    return variables
 
 
 def engine_fields(bundle: Path) -> dict[str, object]:
@@ -111,6 +109,9 @@ def _gpu_plan(manifest: Manifest, model: ModelFiles, settings: Settings, system:
 
 def _too_much_asked(manifest: Manifest, settings: Settings) -> Refusal | None:
     limits = manifest.limits
+    if settings.adapters.source is not None:
+        reason = "NIM_PEFT_SOURCE is set, and the engine bundle was built and measured without adapters"
+        return Refusal(reason, "start vLLM from its checkpoint (NIM_MODEL_PATH), or unset NIM_PEFT_SOURCE")
     for name, wanted, most in (
         ("NIM_MAX_MODEL_LEN", settings.model.max_model_len, limits.context_tokens),
         ("NIM_MAX_NUM_SEQS", settings.engine.max_num_seqs, limits.max_sequences),

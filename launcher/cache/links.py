@@ -66,37 +66,6 @@ def build_workspace(cache: Cache, files: Mapping[str, Path]) -> Path:
             raise storage_error(error, folder) from error
 
 
-def export_workspace(workspace: Path, destination: Path) -> int:
-    """Copy a workspace's files, links followed, into a plain folder and return their bytes.
-
-    Each file appears under its name when it is whole; files that are there with the same size and time are kept.
-
-    Raises:
-        CacheError: the destination cannot be written.
-        DiskError: it has too little room.
-    """
-    total = 0
-    for source in sorted(path for path in workspace.rglob("*") if path.is_file()):
-        goal = destination / source.relative_to(workspace)
-        facts = source.stat()
-        total += facts.st_size
-        fresh = goal.with_name(f".{goal.name}.copy")
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                there = goal.stat()
-                if (there.st_size, there.st_mtime_ns) == (facts.st_size, facts.st_mtime_ns):
-                    continue
-            make_folder(goal.parent)
-            shutil.copyfile(source, fresh)
-            os.utime(fresh, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-            fresh.replace(goal)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                fresh.unlink(missing_ok=True)
-            raise storage_error(error, goal) from error
-    return total
-
-
 def _build(folder: Path, files: Mapping[str, Path], *, relative: bool = True) -> Path:
     make_folder(folder.parent)
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from launcher.download.sources import HubSource, LocalSource, NgcSource, S3Source, Source, WebSource
+from launcher.download.sources import HubSource, NgcSource, S3Source, WebSource
 from launcher.errors import CacheError, CodedError, DiskError
 
 NOTES: Final = ".gemma4-nim"
@@ -246,13 +246,6 @@ def existing_ancestor(path: Path) -> Path:
 def gigabytes(count: int) -> str:
     """Return an amount as people write it."""
     return f"{count / 1e9:.2f} GB" if count >= 10_000_000 else f"{count / 1e6:.2f} MB"  # noqa: PLR2004 - readable digits
-
-
-def cache_source(source: Source) -> HubSource | NgcSource | WebSource | S3Source:
-    """Return ``source`` if it has a place in the cache; a local file has none."""
-    if isinstance(source, LocalSource):
-        raise TypeError("a local file is used where it lies")
-    return source
 
 
 def _look(root: Path, outcome: list[OSError | bool]) -> None:

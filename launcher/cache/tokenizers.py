@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from config.environment import cache_folder
+from launcher.cache.store import storage_error
 from launcher.errors import ExitCode, LaunchError
 
 CONTAINER_CACHE: Final = Path("/opt/nim/.cache")
@@ -17,16 +18,21 @@ CONTAINER_CACHE: Final = Path("/opt/nim/.cache")
 def rebuilt_tokenizer(weights: Path, cache: Path | None) -> Path:
     """Return the path of a ``tokenizer.json`` for ``weights``, making it on first use.
 
+    Where the cache cannot be written it is made in a temporary folder, at each start anew.
+
     Raises:
-        LaunchError: the cache cannot be written, or the GGUF file holds no usable vocabulary.
+        CacheError: NIM_CACHE_PATH cannot be a folder.
+        DiskError: there is no room for it.
+        LaunchError: the GGUF file holds no usable vocabulary.
     """
     # Imported here: it needs libraries that a start with a ready tokenizer.json does without.
     from engine_build.errors import EngineBuildError  # noqa: PLC0415
     from engine_build.gguf_tokenizer import write_tokenizer_json  # noqa: PLC0415
 
-    target = _folder(cache) / f"{_fingerprint(weights)}.json"
-    if target.is_file():
-        return target
+    folder, name = _folder(cache), f"{_fingerprint(weights)}.json"
+    if (folder / name).is_file():
+        return folder / name
+    target = (folder if os.access(folder, os.W_OK) else Path(tempfile.mkdtemp(prefix="gemma4-nim-"))) / name
     # Written beside and renamed: a start that is interrupted must not leave half a file behind.
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
@@ -34,6 +40,8 @@ def rebuilt_tokenizer(weights: Path, cache: Path | None) -> Path:
         partial.replace(target)
     except EngineBuildError as error:
         raise LaunchError(ExitCode.CANNOT_START, f"{weights} holds no usable vocabulary: {error}") from error
+    except OSError as error:
+        raise storage_error(error, target) from error
     finally:
         partial.unlink(missing_ok=True)
     return target
@@ -45,8 +53,7 @@ def _folder(cache: Path | None) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            message = f"NIM_CACHE_PATH={str(cache)!r} cannot be written: {error.strerror}"
-            raise LaunchError(ExitCode.CANNOT_START, message, "choose a folder that this user may write") from error
+            raise storage_error(error, folder) from error
         return folder
     for base in (CONTAINER_CACHE, cache_folder()):
         if base is CONTAINER_CACHE and not os.access(base, os.W_OK):

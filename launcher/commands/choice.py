@@ -20,7 +20,8 @@ from launcher.errors import ExitCode, LaunchError
 from launcher.hardware.detection import detect
 from launcher.hardware.system import System
 from launcher.model import find_model
-from launcher.plan.planner import Plan, Refusal, make_plan, plan_profile
+from launcher.plan.own_model import plan_own_model
+from launcher.plan.planner import Plan, Refusal, plan_profile
 from launcher.plan.selection import select
 from launcher.plan.wishes import Wishes
 
@@ -77,6 +78,8 @@ def wants_profile(scenery: Scenery) -> bool:
     settings, profile = scenery.settings, scenery.settings.profile
     if is_own_model(settings) or settings.model.uri is not None:
         return False
+    if settings.model.engine in GPU_ENGINES:
+        return True
     asked = (profile.name, profile.variant, profile.precision, profile.objective, profile.tensor_parallel)
     if any(wish is not None for wish in asked) or profile.tags or profile.manifest_path is not None:
         return True
@@ -95,7 +98,7 @@ def own_plan(scenery: Scenery) -> Plan:
         LaunchError: it cannot be served, or does not fit.
     """
     settings, system = scenery.settings, scenery.system
-    if _may_be_bundle(settings):
+    if may_be_bundle(settings):
         # Imported here: few starts serve a bundle, and the format takes libraries that the others do without.
         from launcher.bundle.planning import bundle_plan  # noqa: PLC0415
         from launcher.bundle.serving import bundle_folder  # noqa: PLC0415
@@ -103,7 +106,7 @@ def own_plan(scenery: Scenery) -> Plan:
         folder = bundle_folder(settings)
         if folder is not None:
             return accepted(bundle_plan(folder, settings, system))
-    return accepted(make_plan(settings, system, find_model(settings.model, settings.profile.name)))
+    return accepted(plan_own_model(settings, system, find_model(settings.model, settings.profile.name)))
 
 
 def check_own_files(settings: Settings, progress: Progress) -> None:
@@ -112,13 +115,14 @@ def check_own_files(settings: Settings, progress: Progress) -> None:
     Raises:
         LaunchError: a file is missing or was changed; it is named.
     """
-    if _may_be_bundle(settings):
+    if may_be_bundle(settings):
         from launcher.bundle.serving import check_served_files  # noqa: PLC0415
 
         check_served_files(settings, progress)
 
 
-def _may_be_bundle(settings: Settings) -> bool:
+def may_be_bundle(settings: Settings) -> bool:
+    """Tell whether the settings may name an engine bundle; whether it is one, its format tells."""
     path = settings.model.path
     return settings.build.bundle is not None or (path is not None and (path.expanduser() / "manifest.json").is_file())
 
@@ -131,10 +135,11 @@ def accepted(result: Plan | Refusal) -> Plan:
     """
     if isinstance(result, Plan):
         return result
-    raise LaunchError(_code(result), result.reason, result.remedy)
+    raise LaunchError(exit_code(result), result.reason, result.remedy)
 
 
-def _code(refusal: Refusal) -> ExitCode:
+def exit_code(refusal: Refusal) -> ExitCode:
+    """Return the status with which a refusal ends a command."""
     # What cannot be meant is refused before any profile is looked at, and named by its variable.
     if not refusal.rejected and refusal.reason.startswith(("NIM_", "no profile has")):
         return ExitCode.BAD_SETTINGS

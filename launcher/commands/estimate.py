@@ -17,7 +17,7 @@ from config.gpus import read_gpus
 from config.manifest import load_manifest
 from config.settings import Settings
 from launcher.commands.amounts import read_memory, read_tokens
-from launcher.commands.choice import accepted
+from launcher.commands.choice import accepted, exit_code
 from launcher.commands.engines import LIBRARIES
 from launcher.commands.options import AsJson
 from launcher.commands.plan_page import facts, memory_table, plan_facts
@@ -67,7 +67,7 @@ def estimate(  # noqa: PLR0913 - each is an option of the command line
     if as_json:
         sys.stdout.write(json.dumps(_record(result, more), indent=2) + "\n")
         if isinstance(result, Refusal):
-            raise typer.Exit(int(ExitCode.NO_USABLE_HARDWARE))
+            raise typer.Exit(int(exit_code(result)))
         return
     _show(accepted(result), gpu, more)
 

@@ -11,9 +11,9 @@ import typer
 from config.environment import load_settings
 from config.settings import Settings
 from launcher.commands.server_client import ServerError
+from launcher.supervision.readiness import reachable_host
 
 TIMEOUT_S: Final = 4.0
-EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what such a server answers at from here
 
 
 def health(
@@ -43,7 +43,7 @@ def health(
 
 
 def _connection(settings: Settings) -> http.client.HTTPConnection:
-    host, port = EVERYWHERE.get(settings.server.host, settings.server.host), settings.server.port
+    host, port = reachable_host(settings.server.host), settings.server.port
     if settings.tls.mode == "disabled":
         return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     # The certificate is for the name that others use; on this machine it is enough that the port answers.

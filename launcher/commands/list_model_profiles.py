@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from config.environment import load_settings
+from config.redaction import Redactor
 from launcher.commands.choice import Scenery, look_around, own_plan, profile_plan, wants_profile
 from launcher.commands.options import AsJson, ManifestFile
 from launcher.commands.profile_listing import Listing, is_free, lines
@@ -51,7 +52,7 @@ def _starts(scenery: Scenery, result: Plan | Refusal) -> str:
     """Say what a start would serve."""
     uri = scenery.settings.model.uri
     if uri is not None:
-        return f"{uri}, once it is downloaded"
+        return f"{Redactor()(uri)}, once it is downloaded"
     if wants_profile(scenery):
         return result.names[0] if isinstance(result, Plan) else "nothing, see above"
     try:

@@ -7,7 +7,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from launcher.engine_devices import device_rows
 from launcher.memory import MemoryEstimate
+from launcher.plan.adapters import adapter_rows
 from launcher.plan.planner import Plan, gib
 
 PARTS = (
@@ -53,7 +55,7 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
         "why": plan.why,
         "transport": {"kind": plan.transport.kind, "why": plan.transport.why},
         "notes": list(plan.notes),
-        "gpus": [{"index": gpu.index, "name": gpu.name} for gpu in plan.gpus],
+        "gpus": [{"index": gpu.index, "name": gpu.name, "uuid": gpu.uuid or None} for gpu in plan.gpus],
         "context_tokens": plan.context_tokens,
         "wanted_context_tokens": plan.wanted_context,
         "max_sequences": plan.max_sequences,
@@ -94,6 +96,8 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
         *rows,
         ("why", plan.why),
         ("runs on", where(plan)),
+        *device_rows(plan.gpus),
+        *adapter_rows(plan.adapters),
         ("wire", str(plan.transport)),
         ("context", f"{plan.context_tokens} tokens" + _shortened(plan)),
         ("at once", _at_once(plan)),

@@ -15,6 +15,7 @@ from config.server_tls import own_client_context
 from config.settings import Settings
 from launcher.commands.server_client import Server
 from launcher.errors import ExitCode, LaunchError
+from launcher.supervision.readiness import HealthProbe
 
 
 def find_server(url: str | None, key_file: Path | None, client_cert: Path | None = None) -> Server:
@@ -29,7 +30,7 @@ def find_server(url: str | None, key_file: Path | None, client_cert: Path | None
     settings = load_settings().settings
     key = _key(settings, is_here=url is None) if key_file is None else _key_in(key_file)
     is_encrypted = settings.tls.mode != "disabled"
-    server = Server.at(url or f"{'https' if is_encrypted else 'http'}://127.0.0.1:{settings.server.port}", key)
+    server = Server.at(url or HealthProbe(settings.server.host, settings.server.port, is_encrypted).url, key)
     if server.scheme == "http":
         return server
     # This machine's server is known by its very certificate, which names it as others see it.

@@ -6,8 +6,6 @@ The rules are elsewhere: the choice in the plan, the download in ``launcher.down
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +14,6 @@ from config.environment import load_settings
 from config.errors import ConfigError
 from config.logs import configure_logging
 from config.variants import PROFILES
-from launcher.access import Access, access_warnings
 from launcher.banner import Banner
 from launcher.cache.tokenizers import rebuilt_tokenizer
 from launcher.commands.choice import (
@@ -29,10 +26,13 @@ from launcher.commands.choice import (
     wants_profile,
 )
 from launcher.commands.fetching import fetch_profile, fetch_uri
+from launcher.commands.settled import settled
 from launcher.commands.start_remote import RemoteStart
 from launcher.errors import ExitCode, LaunchError
 from launcher.model import ModelFiles, find_model
-from launcher.plan.planner import Plan, make_plan
+from launcher.plan.adapters import check_adapter_folder
+from launcher.plan.own_model import plan_own_model
+from launcher.plan.planner import Plan
 from launcher.remote import is_remote
 from launcher.report import Reporter, plan_record
 from launcher.supervision.memory_guard import guard_floor
@@ -55,9 +55,7 @@ def launch(arguments: Sequence[str], *, dry_run: bool, as_json: bool) -> ExitCod
         loaded = load_settings(arguments=arguments)
         reporter = Reporter(jsonl=as_json or loaded.settings.log.jsonl, secrets=loaded.secrets)
         configure_logging(loaded.settings.log, "launcher", loaded.secrets)
-        # What guards the port is checked before anything else is looked at, and for --dry-run, too.
-        Access.of(loaded.settings)
-        for warning in (*loaded.warnings, *access_warnings(loaded.settings)):
+        for warning in settled(loaded):
             reporter.warning(warning)
         start = RemoteStart(loaded, reporter) if is_remote(loaded.settings) else _Start(look_around(loaded), reporter)
         if dry_run:
@@ -87,9 +85,9 @@ class _Start:
         plan = self._plan()
         if as_json:
             record = {"model": {"uri": self._uri}, "plan": "after the download"} if plan is None else plan_record(plan)
-            sys.stdout.write(json.dumps(record, indent=2) + "\n")
+            self.reporter.document(record)
         elif plan is None:
-            sys.stdout.write(f"{self._uri} would be downloaded; what it needs is known then\n")
+            self.reporter.after_download(str(self._uri))
         else:
             self.reporter.plan(plan)
 
@@ -120,6 +118,7 @@ class _Start:
         transport = self.scenery.settings.transport
         if transport.kind == "triton":
             find_triton(transport)
+        check_adapter_folder(self.scenery.settings)
         if wants_profile(self.scenery):
             return accepted(profile_plan(self.scenery))
         return None if self._uri is not None else own_plan(self.scenery)
@@ -148,7 +147,7 @@ class _Start:
         settings = self.scenery.settings
         if plan is None:
             folder = fetch_uri(str(self._uri), settings, phases)
-            return accepted(make_plan(settings, self.scenery.system, self._found(folder)))
+            return accepted(plan_own_model(settings, self.scenery.system, self._found(folder)))
         if plan.profile is None:
             check_own_files(settings, phases)
             return plan

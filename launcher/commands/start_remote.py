@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import dataclass
 
 from config.environment import LoadedSettings
@@ -29,7 +27,7 @@ class RemoteStart:
         """
         plan = plan_remote(self.loaded.settings)
         if as_json:
-            sys.stdout.write(json.dumps(plan.record(), indent=2) + "\n")
+            self.reporter.document(plan.record())
         else:
             self.reporter.remote(plan)
 

@@ -28,6 +28,7 @@ _FORMAT: Final = 1
 _OK: Final = 200
 _MOST_PAGES: Final = 1000
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+_VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NEXT: Final = re.compile(r'<([^>]+)>\s*;[^,]*rel="?next"?')
 
@@ -90,11 +91,13 @@ def listing_json(listing: Listing) -> bytes:
 def parse_listing(data: Any, commit: str) -> Listing:
     """Read a listing as ``listing_json`` writes it.
 
+    The commit that it names becomes a part of paths in the cache, so it is looked at like the names of files.
+
     Raises:
         NetworkError: it is none.
     """
     try:
-        return Listing(str(data.get("commit") or commit), _read_files(data))
+        return Listing(_read_commit(data) or commit, _read_files(data))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise NetworkError("the mirror's list of files cannot be read", "mirror the repository again") from error
 
@@ -175,6 +178,13 @@ def _hub_file(entry: Mapping[str, Any]) -> Listed:
         return Listed(int(large["size"]), Checksum("sha256", str(large["oid"])))
     oid = str(entry.get("oid", ""))
     return Listed(int(entry["size"]), Checksum("git-sha1", oid) if _COMMIT.fullmatch(oid) else None)
+
+
+def _read_commit(data: Any) -> str:
+    commit = str(data.get("commit") or "")
+    if commit and not _VERSION.fullmatch(commit):
+        raise ValueError("a commit that leaves its folder")
+    return commit
 
 
 def _read_files(data: Any) -> dict[str, Listed]:

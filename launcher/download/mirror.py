@@ -145,7 +145,10 @@ class _Mirror:
 
     def _put_bytes(self, target: LocalSource | S3Source | WebSource, data: bytes) -> None:
         if isinstance(target, LocalSource):
-            write_atomically(target.path, data)
+            try:
+                write_atomically(target.path, data)
+            except OSError as error:
+                raise storage_error(error, target.path) from error
             return
         location = self._location(target)
         self._send(location, "PUT", location.url, data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from typing import Final, Protocol
 from launcher.cache.store import gigabytes
 
 _WINDOW_S: Final = 10.0
-_LOG_EVERY_S: Final = 10.0
 
 
 class Phase(StrEnum):
@@ -109,24 +107,6 @@ class Rate:
             self._points.popleft()
         then, before = self._points[0]
         return (count - before) / (now - then) if now > then else None
-
-
-class LoggedProgress:
-    """Logs a line at each change of phase and every ten seconds, for runs without a terminal."""
-
-    def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
-        self._logger = logger
-        self._clock = clock
-        self._phase: Phase | None = None
-        self._said = 0.0
-
-    def update(self, state: DownloadState) -> None:
-        """Log ``state`` if it is time to."""
-        now = self._clock()
-        if state.phase is self._phase and now - self._said < _LOG_EVERY_S:
-            return
-        self._phase, self._said = state.phase, now
-        self._logger.info("%s", describe(state))
 
 
 def describe(state: DownloadState) -> str:

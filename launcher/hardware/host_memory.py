@@ -6,7 +6,6 @@ Nothing here fails for want of a file: what cannot be read is None, and whoever 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,18 +41,6 @@ def usable_memory(root: Path = Path("/")) -> Memory:
         total=_smallest(host.total, *(limit for limit, _ in limits)),
         available=_smallest(host.available, *(left for _, left in limits)),
     )
-
-
-def disk_free(path: Path) -> int | None:
-    """Return the bytes that this user may still write where ``path`` is, or will be; None when it cannot be told."""
-    for folder in (path, *path.absolute().parents):
-        try:
-            return shutil.disk_usage(folder).free
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return None
-    return None
 
 
 def control_groups(root: Path, controller: str) -> Iterator[Path]:

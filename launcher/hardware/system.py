@@ -44,7 +44,7 @@ class Gpu:
 
     Attributes:
         index: NVML's index, as ``nvidia-smi`` counts; slices have that of their GPU.
-        uuid: ``GPU-...`` or ``MIG-...``; empty for a GPU that no longer answers.
+        uuid: ``GPU-...`` or ``MIG-...``; empty for a GPU that no longer answers, and for one that is only imagined.
         name: as the driver says: ``NVIDIA H100 80GB HBM3``.
         pci_device_id: ``vendor:device`` in hexadecimal, such as ``10de:2330``.
         memory_total: bytes; of the slice where it is one; of the machine where ``unified_memory`` is set.
@@ -87,7 +87,7 @@ class System:
     """Everything that a plan needs to know of the machine.
 
     Attributes:
-        gpus: the visible ones, in the order in which the engine will see them.
+        gpus: the visible ones, in the order of ``CUDA_VISIBLE_DEVICES``, else in the driver's.
         driver: None without a working NVIDIA driver.
         cores: logical processors that this process may use, at least 1.
         cpu_features: as the kernel names them: ``avx2``, ``avx512f``, ``amx_int8``, ``neon``.

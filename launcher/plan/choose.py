@@ -135,7 +135,9 @@ def _refusal(pairs: list[tuple[Assessment, Rejection]], selection: Selection, va
         found, rejection = pair
         is_strange = found.code == "engine-missing" or found.support is Support.UNPROVEN
         extra = found.profile.lora or found.profile.mtp
-        return order[rejection.verdict], is_strange, extra, rejection.smallest_bytes
+        # Where GPUs are missing, the fewest come closest, and not the smallest share of many.
+        count = found.profile.tensor_parallel if rejection.verdict is Verdict.INCOMPATIBLE else 1
+        return order[rejection.verdict], is_strange, extra, rejection.smallest_bytes * count
 
     _, closest = min(meant or pairs, key=distance)
     if selection.full:

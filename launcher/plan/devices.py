@@ -97,8 +97,18 @@ def _cliques(group: tuple[Gpu, ...]) -> Iterator[list[Gpu]]:
             yield [other for other in group if other.index in members]
 
 
+def _rank(gpu: Gpu, gpus: list[Gpu], system: System) -> tuple[bool, int, int]:
+    """Return what puts GPUs that are linked among each other side by side and first, and else keeps the system's order.
+
+    Engines number their workers in this order, so that neighbours in it are neighbours on the board.
+    """
+    linked = [other for other in gpus if other.index in gpu.nvlink_peers]
+    place = system.gpus.index(gpu)
+    return not linked, min([place, *map(system.gpus.index, linked)]), place
+
+
 def _devices(system: System, gpus: list[Gpu], wishes: Wishes) -> Devices:
-    ordered = tuple(sorted(gpus, key=system.gpus.index))
+    ordered = tuple(sorted(gpus, key=lambda gpu: _rank(gpu, gpus, system)))
     linked = all(other.index in gpu.nvlink_peers for gpu in ordered for other in ordered if other.index != gpu.index)
     return Devices(
         gpus=ordered,

@@ -44,7 +44,7 @@ def imagined_system(gpus: str, memory_bytes: int | None = None, cores: int = USU
 def _gpu(model: GpuModel, index: int, group: frozenset[int]) -> Gpu:
     return Gpu(
         index=index,
-        uuid=f"GPU-imagined-{index}",
+        uuid="",
         name=model.name,
         pci_device_id="",
         compute_capability=model.compute_capability,

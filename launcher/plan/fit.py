@@ -135,7 +135,8 @@ def _load(profile: Profile, wishes: Wishes, batch_tokens: int, sequences: int) -
         batch_tokens=batch_tokens,
         sequences=wishes.sequences or sequences,
         graphs=wishes.cuda_graphs,
-        lora_rank=int(profile.tags.get("feat_lora_max_rank", "32")) if profile.lora else 0,
+        lora_rank=(wishes.lora_rank or int(profile.tags.get("feat_lora_max_rank", "32"))) if profile.lora else 0,
+        lora_slots=wishes.lora_slots,
     )
 
 

@@ -16,6 +16,7 @@ from launcher.hardware.system import System
 from launcher.memory import estimate_memory as _estimate_memory
 from launcher.memory import gib
 from launcher.model import ModelFiles
+from launcher.plan.adapters import name_adapters, refuse_adapters, wanted_adapters
 from launcher.plan.assess import Assessment, Scene, missing_feature, served_names
 from launcher.plan.choose import choose
 from launcher.plan.fit import (
@@ -44,13 +45,13 @@ NO_TOWER: Final = "no vision tower was found, so pictures are refused; put mmpro
 
 def make_plan(settings: Settings, system: System, model: ModelFiles) -> Plan | Refusal:
     """Plan for a model whose files are there: context, sequences and threads such that it fits this machine."""
+    unloadable = refuse_adapters(settings, model.core)
+    if unloadable is not None:
+        return unloadable
     wishes = read_wishes(settings)
-    asked = wishes.context
-    if asked is not None and asked > model.shape.trained_context:
-        return Refusal(
-            f"NIM_MAX_MODEL_LEN={asked} is more than the {model.shape.trained_context} tokens the model was made for",
-            f"set NIM_MAX_MODEL_LEN to {model.shape.trained_context} or less, or leave it unset",
-        )
+    too_long = refuse_context(settings, model.shape.trained_context)
+    if too_long is not None:
+        return too_long
     missing = missing_feature(system)
     if missing:
         return Refusal(missing, "run on a processor with AVX2", code="cpu")
@@ -60,7 +61,19 @@ def make_plan(settings: Settings, system: System, model: ModelFiles) -> Plan | R
     usual = next(cpu_choices(model.shape, wishes, DEFAULT_SEQUENCES))
     plan = _cpu_plan(settings, system, fit, usual)
     blind = () if model.projector is not None or model.checkpoint is not None else (NO_TOWER,)
-    return replace(plan, names=model.names, core=model.core, why=model.why, notes=plan.notes + blind, files=model)
+    plan = replace(plan, names=model.names, core=model.core, why=model.why, notes=plan.notes + blind, files=model)
+    return replace(plan, adapters=wanted_adapters(settings))
+
+
+def refuse_context(settings: Settings, trained: int) -> Refusal | None:
+    """Return why a context that was asked for is too long for the model; None when it is not."""
+    asked = settings.model.max_model_len
+    if asked is None or asked <= trained:
+        return None
+    return Refusal(
+        f"NIM_MAX_MODEL_LEN={asked} is more than the {trained} tokens that the model was made for",
+        f"set NIM_MAX_MODEL_LEN to {trained} or less, or leave it unset",
+    )
 
 
 def plan_profile(settings: Settings, system: System, manifest: Manifest, engines: frozenset[str]) -> Plan | Refusal:
@@ -73,19 +86,16 @@ def plan_profile(settings: Settings, system: System, manifest: Manifest, engines
         engines: the engines that this image holds: ``llama_cpp``, ``vllm``, ``tensorrt_llm``.
     """
     wishes = read_wishes(settings)
-    trained = wanted_context(Wishes(), on_gpu=True)
-    if wishes.context is not None and wishes.context > trained:
-        return Refusal(
-            f"NIM_MAX_MODEL_LEN={wishes.context} is more than the {trained} tokens that Gemma 4 was made for",
-            f"set NIM_MAX_MODEL_LEN to {trained} or less, or leave it unset",
-        )
+    too_long = refuse_context(settings, wanted_context(Wishes(), on_gpu=True))
+    if too_long is not None:
+        return too_long
     selection = select(manifest, wishes)
     if isinstance(selection, Refusal):
         return selection
     scene = Scene(system, engines, wishes)
     result = choose(manifest, scene, selection)
     if isinstance(result, Refusal):
-        return result
+        return name_adapters(result, settings)
     chosen, rejected = result.chosen, result.rejected
     why = why_chosen(result, scene, named=selection.full)
     if chosen.gpu is not None:
@@ -133,6 +143,7 @@ def _gpu_plan(
         gpus=fit.devices.gpus,
         rejected=rejected,
         transport=read_transport(settings),
+        adapters=wanted_adapters(settings),
     )
 
 

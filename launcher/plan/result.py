@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from config.manifest import Profile
+from config.settings_adapters import AdapterSettings
 from launcher.errors import ExitCode, LaunchError
 from launcher.hardware.system import Gpu
 from launcher.memory import MemoryEstimate
@@ -65,9 +66,10 @@ class Plan:
         notes: what a person should know, such as why a figure is not the usual one.
         profile: from the manifest; None for a model of the user's own.
         files: the model's files; None until those of the profile have been downloaded.
-        gpus: the devices to use, in the order of the system; empty for the CPU engine.
+        gpus: the devices to use, in the order in which the engine sees them; empty for the CPU engine.
         rejected: every other profile of the manifest.
         transport: the server that carries the engine.
+        adapters: where LoRA adapters are; None serves none.
     """
 
     names: tuple[str, ...]
@@ -92,6 +94,7 @@ class Plan:
     gpus: tuple[Gpu, ...] = ()
     rejected: tuple[Rejection, ...] = ()
     transport: Transport = EMBEDDED
+    adapters: AdapterSettings | None = None
 
     @property
     def model(self) -> ModelFiles:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from config.manifest import Manifest, Profile
+from launcher.plan.adapters import SOURCE
 from launcher.plan.result import Refusal
 from launcher.plan.wishes import TagWish, Wishes
 
@@ -92,7 +93,7 @@ def _find(manifest: Manifest, wanted: str) -> Sequence[Profile] | Refusal:
 def _unknown(manifest: Manifest, text: str) -> Refusal:
     names = list(dict.fromkeys(name for item in manifest.profiles for name in (item.name, item.short_name)))
     near = difflib.get_close_matches(text, names, n=4, cutoff=0.5)
-    advice = f"did you mean {' or '.join(near)}?" if near else "use a name or an id from the list"
+    advice = f"did you mean {' or '.join(near)}?" if near else "use a name or an id from the list:"
     return Refusal(
         f"NIM_MODEL_PROFILE={text} is neither the id, nor the beginning of an id, nor the name of a profile",
         f"{advice} `list-model-profiles` shows all of them",
@@ -149,4 +150,6 @@ def _has(profile: Profile, wish: TagWish) -> bool:
 def _said(wish: TagWish) -> str:
     if wish.variable == "NIM_TAGS_SELECTOR":
         return f"NIM_TAGS_SELECTOR={wish.tag}={wish.value}"
+    if wish.variable == SOURCE:
+        return f"{SOURCE}, which needs {wish.tag}={wish.value}"
     return f"{wish.variable}={wish.value}"

@@ -19,11 +19,6 @@ class Transport:
     kind: str = "embedded"
     why: str = "the default; NIM_ENGINE_TRANSPORT=triton takes Triton"
 
-    @property
-    def is_triton(self) -> bool:
-        """Tell whether Triton's server carries the engine."""
-        return self.kind == "triton"
-
     def __str__(self) -> str:
         """Return it in words."""
         return f"{self.kind}  ({self.why})"

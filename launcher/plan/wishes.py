@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from config.settings import Settings
+from launcher.plan.adapters import SOURCE
 
 GIB: Final = 2**30
 USUAL_HEADROOM: Final = 2 * GIB
@@ -39,6 +40,8 @@ class Wishes:
         headroom: bytes of each GPU that stay free; None for the usual amount.
         host_reserve: bytes that stay for the system where GPU and processor share memory.
         cuda_graphs: whether they may be captured.
+        lora_rank: largest rank of an adapter as memory is set aside for it; None for what the profile says.
+        lora_slots: adapters on a GPU at the same time.
     """
 
     profile: str | None = None
@@ -51,13 +54,17 @@ class Wishes:
     headroom: int | None = None
     host_reserve: int = 16 * GIB
     cuda_graphs: bool = True
+    lora_rank: int | None = None
+    lora_slots: int = 8
 
 
 def read_wishes(settings: Settings) -> Wishes:
     """Collect what the settings ask for."""
     profile, memory = settings.profile, settings.memory
     tags = [TagWish(name, value, "NIM_TAGS_SELECTOR") for name, value in profile.tags]
+    engine = settings.model.engine
     for tag, value, variable in (
+        ("llm_engine", None if engine == "auto" else engine, "NIM_ENGINE"),
         ("model_variant", profile.variant, "NIM_MODEL_VARIANT"),
         ("precision", profile.precision, "NIM_MODEL_PRECISION"),
         ("profile", profile.objective, "NIM_PERF_PROFILE"),
@@ -65,6 +72,9 @@ def read_wishes(settings: Settings) -> Wishes:
     ):
         if value is not None:
             tags.append(TagWish(tag, str(value), variable))
+    adapters = settings.adapters
+    if adapters.source is not None:
+        tags.append(TagWish("feat_lora", "true", SOURCE))
     headroom = int(memory.gpu_headroom_gib * GIB) if "gpu_headroom_gib" in memory.model_fields_set else None
     return Wishes(
         profile=profile.name,
@@ -76,4 +86,6 @@ def read_wishes(settings: Settings) -> Wishes:
         utilization=memory.gpu_utilization,
         headroom=headroom,
         host_reserve=int(memory.host_reserve_gib * GIB),
+        lora_rank=adapters.slot_rank if "max_rank" in adapters.model_fields_set else None,
+        lora_slots=adapters.max_gpu,
     )

@@ -84,6 +84,16 @@ def api_never_live(ending: Ending) -> LaunchError:
     return LaunchError(ExitCode.API_FAILED, f"the API could not start ({ending.describe()})")
 
 
+def not_started(name: str, error: OSError) -> LaunchError:
+    """Return why the launcher stops when the system did not start a process at all."""
+    code = ExitCode.ENGINE_FAILED if name == "engine" else ExitCode.API_FAILED
+    return LaunchError(
+        code,
+        f"the {name} process could not be started: {error.strerror or error}",
+        "see the limits of this user: ulimit -a",
+    )
+
+
 def gave_up(ending: Ending, allowed: int) -> LaunchError:
     """Return why the launcher stops when a process ended more often than allowed."""
     message = f"the {ending.name} process ended more than {allowed} times within ten minutes, last: {ending.describe()}"

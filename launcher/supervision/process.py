@@ -34,6 +34,7 @@ class Command:
         copies: how many such processes run side by side.
         inherited: file descriptors that the child gets under the same numbers.
         loads: files whose reading is the bulk of its start, for a figure of progress.
+        check: looks before each start whether it has any prospect, and raises ``LaunchError`` if not; it may block.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Command:
     inherited: tuple[int, ...] = ()
     loads: tuple[Path, ...] = ()
     copies: int = 1
+    check: Callable[[], None] | None = None
 
     def each(self) -> list[Command]:
         """Return a command for each process; of several, each has its number in its name and is told it."""
@@ -100,7 +102,9 @@ class Child:
             except TimeoutError:
                 logger.warning("%s did not end within %.0f s and is killed", self.name, grace_s)
                 self._send(signal.SIGKILL)
-        return await asyncio.wait_for(self._process.wait(), KILL_WAIT_S)
+        status = await asyncio.wait_for(self._process.wait(), KILL_WAIT_S)
+        self._end_group()
+        return status
 
     def kill(self) -> None:
         """End it at once."""

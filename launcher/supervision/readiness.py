@@ -17,6 +17,11 @@ PAUSE_GROWTH: Final = 1.3
 _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
 
 
+def reachable_host(host: str) -> str:
+    """Return the address at which to find a server on this machine: one that listens everywhere is on the loopback."""
+    return _ANY_ADDRESS.get(host, host)
+
+
 @dataclass(frozen=True, slots=True)
 class HealthProbe:
     """The health routes of one server.
@@ -30,15 +35,11 @@ class HealthProbe:
     encrypted: bool = False
 
     @property
-    def reachable_host(self) -> str:
-        """Return the address to connect to: a server that listens everywhere is asked on the loopback."""
-        return _ANY_ADDRESS.get(self.host, self.host)
-
-    @property
     def url(self) -> str:
-        """Return the server's address for people."""
-        host = f"[{self.reachable_host}]" if ":" in self.reachable_host else self.reachable_host
-        return f"{'https' if self.encrypted else 'http'}://{host}:{self.port}"
+        """Return the server's address for people and programs of this machine."""
+        host = reachable_host(self.host)
+        shown = f"[{host}]" if ":" in host else host
+        return f"{'https' if self.encrypted else 'http'}://{shown}:{self.port}"
 
     async def is_ok(self, path: str, timeout_s: float = REQUEST_TIMEOUT_S) -> bool:
         """Tell whether ``path`` answers 200 now."""
@@ -53,11 +54,11 @@ class HealthProbe:
 
     def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
         if not self.encrypted:
-            return http.client.HTTPConnection(self.reachable_host, self.port, timeout=timeout_s)
+            return http.client.HTTPConnection(reachable_host(self.host), self.port, timeout=timeout_s)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        return http.client.HTTPSConnection(self.reachable_host, self.port, timeout=timeout_s, context=context)
+        return http.client.HTTPSConnection(reachable_host(self.host), self.port, timeout=timeout_s, context=context)
 
     def _ask(self, path: str, timeout_s: float) -> bool:
         connection = self._connection(timeout_s)

@@ -130,13 +130,18 @@ class Supervisor:
         """Start a process again whenever it ends, within the budget."""
         budget = RestartBudget(self._limits.max_restarts)
         while True:
-            child = await start(command, self._around.sink)
+            await _check(command)
+            try:
+                child = await start(command, self._around.sink)
+            except OSError as error:
+                raise endings.not_started(command.name, error) from error
             self._children[command.name] = child
             await watch(child, command)
             ending = await self._ending(child)
             reap_orphans()
             pause = budget.pause_after_crash(asyncio.get_running_loop().time())
             if pause is None:
+                await _check(command)
                 raise endings.gave_up(ending, self._limits.max_restarts)
             logger.warning("the %s process ended (%s); starting it again", command.name, ending.describe())
             self._phases.note_restart("engine" if command.name == "engine" else "api")
@@ -177,7 +182,7 @@ class Supervisor:
             message = f"the model was not ready within {self._limits.start_timeout_s:.0f} s"
             raise LaunchError(ExitCode.START_TIMEOUT, message, "raise NIM_START_TIMEOUT_SECONDS") from error
         if child.status is not None:
-            await self._check_first_start(child)
+            await self._check_first_start(child, command)
             return
         self._phases.enter("ready")
         if self._was_ready:
@@ -202,7 +207,7 @@ class Supervisor:
             await asyncio.sleep(LOOK_EVERY_S)
             self._phases.progress("loading", await asyncio.to_thread(progress.done), total)
 
-    async def _check_first_start(self, child: Child) -> None:
+    async def _check_first_start(self, child: Child, command: Command) -> None:
         """An engine that gives up before it was ever ready would do so again."""
         if self._was_ready:
             return
@@ -210,6 +215,7 @@ class Supervisor:
         self._kills_while_loading += ending.was_killed
         failure = endings.before_ready(ending, self._kills_while_loading)
         if failure is not None:
+            await _check(command)
             raise failure
 
     async def _watch_memory(self, guard: MemoryGuard) -> None:
@@ -234,6 +240,16 @@ class Supervisor:
             if self._around.front is not None:
                 # Whoever connects now is told so, instead of waiting in the queue of a socket that nobody reads.
                 self._around.front.resume()
+
+
+async def _check(command: Command) -> None:
+    """See whether a process can be started at all: what has broken meanwhile is a better reason than how one ended.
+
+    Raises:
+        LaunchError: it cannot.
+    """
+    if command.check is not None:
+        await asyncio.to_thread(command.check)
 
 
 async def _stop_all(children: Sequence[Child], grace_s: float) -> list[int]:

@@ -32,8 +32,6 @@ ORIGIN = "https://chat.example.org"
 GUARDS = {
     "NIM_API_KEYS": f"{KEY},{OTHER_KEY}",
     "NIM_CORS_ALLOW_ORIGINS": ORIGIN,
-    "NIM_HEADER_TIMEOUT_SECONDS": "3",
-    "NIM_BODY_TIMEOUT_SECONDS": "3",
     "NIM_MAX_HEADER_BYTES": "4096",
     "NIM_MAX_HEADERS": "20",
     "NIM_MAX_JSON_DEPTH": "16",
@@ -101,7 +99,7 @@ class ScriptedServer:
         """Post a chat request without the SDK's own checks."""
         if body is not None:
             options["json"] = body
-        return requests.post(f"{self.base_url}/v1/chat/completions", timeout=30, **options)
+        return requests.post(f"{self.base_url}/v1/chat/completions", timeout=100, **options)
 
     def events(self, body: dict[str, Any]) -> list[Any]:
         """Post a streamed request and return the payload of every event."""
@@ -133,6 +131,7 @@ def start_scripted_server(
             "created": 1_790_000_000,
             "status_path": str(folder / "status.json"),
             "front_path": str(folder / "front"),
+            "adapters": True,
         }
         runtime_path.write_text(json.dumps(runtime))
         command = [sys.executable, "-m", "api", "--runtime", str(runtime_path)]
@@ -186,4 +185,5 @@ def server(scripted_server: ScriptedServer) -> ScriptedServer:
     scripted_server.core.requests.clear()
     scripted_server.core.healthy = True
     scripted_server.core.vision = True
+    scripted_server.core.adapters = ()
     return scripted_server

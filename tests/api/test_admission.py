@@ -98,10 +98,11 @@ def stopping(tmp_path: Path) -> Iterator[ScriptedServer]:
         "NIM_SSL_CERTS_PATH": str(TLS_DATA / "server.pem"),
         "NIM_SSL_KEY_PATH": str(TLS_DATA / "server.key"),
     }
-    with start_scripted_server(tmp_path, {**tls, WAITS: "1.5", "NIM_SHUTDOWN_GRACE_SECONDS": "100"}) as server:
+    with start_scripted_server(tmp_path, {**tls, WAITS: "5", "NIM_SHUTDOWN_GRACE_SECONDS": "100"}) as server:
         yield server
 
 
+@pytest.mark.slow
 def test_waiting_and_stopping(stopping: ScriptedServer) -> None:
     """Who waits too long gets 429 and leaves the queue. After SIGTERM new requests get 503, and what runs ends well."""
     server, authority = stopping, str(TLS_DATA / "ca.pem")

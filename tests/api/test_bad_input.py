@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from typing import Any
 
 import openai
@@ -60,6 +62,7 @@ WRONG: list[tuple[dict[str, Any], str | None, str | None]] = [
     ({"messages": [USER], "temperature": 2.5}, "temperature", None),
     ({"messages": [USER], "top_p": 0}, "top_p", None),
     ({"messages": [USER], "top_k": -2}, "top_k", None),
+    ({"messages": [USER], "repetition_penalty": 1e-40}, "repetition_penalty", None),
     ({"messages": [USER], "n": 0}, "n", None),
     ({"messages": [USER], "n": 1.5}, "n", None),
     ({"messages": [USER], "max_tokens": 0}, "max_tokens", None),
@@ -69,6 +72,7 @@ WRONG: list[tuple[dict[str, Any], str | None, str | None]] = [
     ({"messages": [USER], "stop": [""]}, "stop.0", None),
     ({"messages": [USER], "stop": 5}, "stop", None),
     ({"messages": [USER], "stop": ["x"] * 17}, "stop", None),
+    ({"messages": [USER], "stop": ["x" * 1001]}, "stop.0", None),
     ({"messages": [USER], "stream": "yes"}, "stream", None),
     ({"messages": [USER], "seed": "x"}, "seed", None),
     ({"messages": [USER], "top_logprobs": 3}, "top_logprobs", None),
@@ -88,6 +92,19 @@ WRONG: list[tuple[dict[str, Any], str | None, str | None]] = [
     ({"messages": [USER], "response_format": {"type": "yaml"}}, "response_format.type", None),
     ({"messages": [USER], "response_format": {"type": "json_schema"}}, "response_format.json_schema", None),
     ({"messages": [USER], "guided_regex": "a", "guided_choice": ["a"]}, "response_format", None),
+    ({"messages": [USER], "guided_json": '{"enum": ["\\ud800"]}'}, "guided_json", None),
+    ({"messages": [USER], "guided_json": '{"enum": [NaN]}'}, "guided_json", None),
+    ({"messages": [USER], "guided_json": {"properties": ["a"]}}, "guided_json", "invalid_schema"),
+    ({"messages": [USER], "guided_choice": ["x" * 1_000_001]}, "guided_choice", "invalid_schema"),
+    ({"messages": [{"role": "user", "content": "a" * 3_000_000}]}, "messages", "context_length_exceeded"),
+    (
+        {
+            "messages": [USER],
+            "tools": [{"type": "function", "function": {"name": "f", "description": "a" * 3_000_000}}],
+        },
+        "tools",
+        "context_length_exceeded",
+    ),
     ({"messages": [USER], "reasoning_effort": "none", "thinking": {"type": "enabled"}}, "thinking.type", None),
     ({"messages": [USER], "reasoning_effort": "much"}, "reasoning_effort", None),
     ({"messages": [USER], "store": True}, "store", None),
@@ -142,6 +159,25 @@ def test_body_that_is_no_json_object(server: ScriptedServer, data: bytes) -> Non
     check_error(server.post(data=data, headers={"content-type": "application/json"}), 400, None, "malformed_json")
 
 
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [(b"\xef\xbb\xbf{}", "byte order mark"), ("{}".encode("utf-16"), "UTF-8"), (b'{"a": "\xe9"}', "UTF-8")],
+)
+def test_wrong_encoding_is_named(server: ScriptedServer, data: bytes, named: str) -> None:
+    """A body that an editor has saved in another encoding gets an answer that says so."""
+    response = server.post(data=data, headers={"content-type": "application/json"})
+    check_error(response, 400, None, "malformed_json")
+    assert named in response.json()["error"]["message"]
+
+
+def test_a_compressed_body_is_refused(server: ScriptedServer) -> None:
+    """Some clients compress large bodies when told to: the answer says that this server takes none."""
+    body = gzip.compress(json.dumps({"messages": [USER]}).encode())
+    check_error(server.post(data=body, headers={"content-encoding": "gzip"}), 415, None, "unsupported_content_encoding")
+    plain = server.post(data=json.dumps({"messages": [USER]}), headers={"content-encoding": "identity"})
+    assert plain.status_code == 200
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_unknown_model(server: ScriptedServer, *, stream: bool) -> None:
     """A model that is not served is a 404 that names it."""
@@ -165,6 +201,10 @@ def test_unknown_route_and_method(server: ScriptedServer) -> None:
     import requests  # noqa: PLC0415 - only here without the chat route
 
     check_error(requests.get(f"{server.base_url}/v2/nothing", timeout=60), 404, None, "unknown_url")
+    for path in ("/chat/completions", "/v1/v1/chat/completions"):
+        missed = requests.post(f"{server.base_url}{path}", json={}, timeout=60)
+        check_error(missed, 404, None, "unknown_url")
+        assert "Do you mean /v1/chat/completions?" in missed.json()["error"]["message"]
     response = requests.get(f"{server.base_url}/v1/chat/completions", timeout=60)
     check_error(response, 405, None, "method_not_allowed")
     assert response.headers["allow"] == "POST"
@@ -185,6 +225,13 @@ def test_request_id_is_kept_or_made(server: ScriptedServer) -> None:
         "x-request-id"
     ]
     assert len(made) == 32
+
+
+@pytest.mark.parametrize("top_k", [2**31, 2**63, 10**18])
+def test_a_top_k_beyond_the_vocabulary_is_all_of_it(server: ScriptedServer, top_k: int) -> None:
+    """It says the same as the vocabulary's size, which engines can be told."""
+    assert server.post({"messages": [USER], "top_k": top_k}).status_code == 200
+    assert server.core.requests[-1].sampling.top_k == server.tokenizer.size
 
 
 def test_null_means_not_given(server: ScriptedServer) -> None:

@@ -110,7 +110,7 @@ def test_everything_else_is_closed_however_it_is_written(guarded: ScriptedServer
 @pytest.mark.parametrize("name", ["live", "ready"])
 def test_health_is_open(guarded: ScriptedServer, name: str) -> None:
     """Probes have no key."""
-    assert send(guarded, head("GET", f"/v1/health/{name}?verbose=1"))[0] == 200
+    wait_until(lambda: send(guarded, head("GET", f"/v1/health/{name}?verbose=1"))[0] == 200, what=name)
 
 
 def test_health_tells_figures_and_no_sentences(guarded: ScriptedServer) -> None:

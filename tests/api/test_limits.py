@@ -7,13 +7,15 @@ import json
 import select
 import socket
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
 
 from api.http.limits import check_depth
 from api.http.refusals import DeepJsonError
-from tests.api.conftest import KEY, ScriptedServer
+from tests.api.conftest import GUARDS, KEY, ScriptedServer, start_scripted_server
 from tests.api.guarded import DEADLINE_S, RawClient, check_error, connect, head, post, send
 from tests.fakes.processes import wait_until
 
@@ -78,8 +80,16 @@ def test_answers_before_a_fault_are_given_first(guarded: ScriptedServer) -> None
             assert connection.rest() == b""
 
 
+@pytest.fixture
+def impatient(tmp_path: Path) -> Iterator[ScriptedServer]:
+    """Start a server that gives its clients little time."""
+    little = {"NIM_HEADER_TIMEOUT_SECONDS": "5", "NIM_BODY_TIMEOUT_SECONDS": "5"}
+    with start_scripted_server(tmp_path, {**GUARDS, **little}) as server:
+        yield server
+
+
 @pytest.mark.slow
-def test_slow_clients_are_cut_off(guarded: ScriptedServer) -> None:
+def test_slow_clients_are_cut_off(impatient: ScriptedServer) -> None:
     """Who is silent, stops in the head, or drips headers, empty lines or a body holds no place for long."""
     starts = {
         "silent": b"",
@@ -91,8 +101,9 @@ def test_slow_clients_are_cut_off(guarded: ScriptedServer) -> None:
     }
     drips = {"dripping head": b"x: y\r\n", "empty lines": b"\r\n", "body after the refusal": b" "}
     with contextlib.ExitStack() as stack:
-        open_ones = {name: stack.enter_context(connect(guarded)) for name in starts}
+        open_ones: dict[str, RawClient] = {}
         for name, data in starts.items():
+            open_ones[name] = stack.enter_context(connect(impatient))
             open_ones[name].send(data)
         answers = dict.fromkeys(starts, b"")
         end = time.monotonic() + DEADLINE_S

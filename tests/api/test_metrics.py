@@ -90,9 +90,8 @@ def test_aliases_tell_the_same(server: ScriptedServer) -> None:
 
 def test_what_the_engine_cannot_tell_is_absent(server: ScriptedServer) -> None:
     """This engine knows nothing of its cache: no figure is better than a wrong 0."""
-    page = scrape(server.base_url)
+    page = scrape_until(server.base_url, "gemma4_nim_engine_up", 1)
 
-    assert page.value("gemma4_nim_engine_up") == 1
     for name in ("gpu_cache_usage_perc", "vllm:kv_cache_usage_perc", "gemma4_nim_engine_kv_cache_usage_ratio"):
         assert not page.has(name)
 
@@ -210,9 +209,10 @@ def test_real_engine_tells_its_cache_and_queue(product: Product) -> None:
     asks: list[Any] = [{"role": "user", "content": [part, {"type": "text", "text": "What is this?"}]}]
     json_object: Any = {"type": "json_object"}
     product.client.chat.completions.create(model=model, messages=asks, max_tokens=3, response_format=json_object)
-    page = scrape_until(product.base_url, SUCCESS[0], before.value(SUCCESS[0], **SUCCESS[1]) + 1, **SUCCESS[1])
+    scrape_until(product.base_url, SUCCESS[0], before.value(SUCCESS[0], **SUCCESS[1]) + 1, **SUCCESS[1])
+    # A page holds nothing of an engine that takes seconds to answer, as it may on a busy machine.
+    page = scrape_until(product.base_url, "gemma4_nim_engine_kv_cache_tokens", 1)
 
-    assert page.value("gemma4_nim_engine_kv_cache_tokens") > 0
     assert page.has("gpu_cache_usage_perc")
     assert 0 <= page.value("vllm:kv_cache_usage_perc") <= 1
     for summary in ("queue", "grammar_compile", "image_encode"):

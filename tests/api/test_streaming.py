@@ -35,19 +35,19 @@ def _texts(body: bytes) -> list[str]:
     return [choice["delta"]["content"] for e in events for choice in e["choices"] if choice["delta"].get("content")]
 
 
-def _long_answer(server: ScriptedServer, gate: threading.Event) -> str:
+def _long_answer(server: ScriptedServer, gate: threading.Event, words: int = MANY) -> str:
     """Make the model write much, wait for the gate, and write the end; return the whole text."""
     ids = server.tokenizer.encode(WORD)
-    usage = Usage(1, 0, MANY * len(ids))
+    usage = Usage(1, 0, words * len(ids))
 
     def script(_request: Any) -> Iterator[Any]:
-        for _ in range(MANY):
+        for _ in range(words):
             yield EngineDelta(ids)
         yield gate
         yield EngineDelta(server.tokenizer.encode("end"), (), FinishReason.STOP, usage)
 
     server.core.script = script
-    return WORD * MANY + "end"
+    return WORD * words + "end"
 
 
 def _post(server: ScriptedServer, **fields: Any) -> http.client.HTTPConnection:
@@ -66,7 +66,7 @@ def _request(connection: http.client.HTTPConnection, **fields: Any) -> None:
 def test_slow_client_gets_everything(server: ScriptedServer, n: int) -> None:
     """A client that does not read at first loses nothing, and the engine does not wait for it."""
     gate = threading.Event()
-    text = _long_answer(server, gate)
+    text = _long_answer(server, gate, MANY // n)
     connection = _post(server, n=n)
     try:
         response = connection.getresponse()
@@ -104,8 +104,10 @@ def test_error_reaches_a_slow_client_after_its_text(server: ScriptedServer) -> N
     try:
         response = connection.getresponse()
         wait_until(lambda: server.core.running, what="the sequence to run")
+        # So much is more than the first events: the answer is under way, and the rest of it is held back.
+        begun = response.read(4096)
         server.engine.stop()
-        body = response.read()
+        body = begun + response.read()
     finally:
         gate.set()
         connection.close()

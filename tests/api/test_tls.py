@@ -124,7 +124,7 @@ def test_client_without_a_certificate_reaches_health_only(tls: TlsServer) -> Non
     context = client_context()
 
     assert send(tls.server, head("GET", "/v1/health/live"), context)[0] == 200
-    assert send(tls.server, head("GET", "/v1/health/ready"), context)[0] == 200
+    wait_until(lambda: send(tls.server, head("GET", "/v1/health/ready"), context)[0] == 200, what="ready")
     for data in (head("GET", "/v1/models"), head("GET", "//v1/health/live"), head("OPTIONS", "/x"), post(b"{}")):
         check_error(send(tls.server, data, context), 403, "client_certificate_required")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -24,6 +25,7 @@ from tests.conftest import Product, StartProduct
 from tests.fakes.processes import wait_until
 
 WORKERS = 2
+NAMES = {f"api-{number + 1}" for number in range(WORKERS)}
 ASK: list[Any] = [{"role": "user", "content": "verysecretquestion"}]
 SUCCESS = ("gemma4_nim_requests_total", {"dialect": "chat", "outcome": "success"})
 
@@ -32,8 +34,7 @@ SUCCESS = ("gemma4_nim_requests_total", {"dialect": "chat", "outcome": "success"
 def crowd(start_product: StartProduct) -> Iterator[Product]:
     """Start a product with two API processes that log JSON."""
     with start_product(NIM_API_WORKERS=str(WORKERS), NIM_JSONL_LOGGING="1") as product:
-        # Ready is what one process says. Another may try the engine again only up to a second later.
-        wait_until(lambda: all(_ask(product).status_code == requests.codes.ok for _ in range(12)), what="all processes")
+        _wait_for_all(product)
         yield product
 
 
@@ -44,14 +45,32 @@ def _ask(product: Product, **body: Any) -> requests.Response:
     return requests.post(f"{product.base_url}/v1/chat/completions", json=body, timeout=60, stream=stream)
 
 
-def _ask_many(product: Product, count: int = 8) -> None:
+def _ask_at_once(product: Product, count: int = 8) -> set[int]:
+    """Ask several times side by side and return the statuses."""
     with ThreadPoolExecutor(count) as threads:
-        answers = list(threads.map(lambda _: _ask(product), range(count)))
-    assert {answer.status_code for answer in answers} == {200}
+        return {answer.status_code for answer in threads.map(lambda _: _ask(product), range(count))}
+
+
+def _ask_many(product: Product) -> None:
+    assert _ask_at_once(product) == {200}
+
+
+def _wait_for_all(product: Product) -> None:
+    """Wait until every process has answered: ready is what one of them says, and another may know of no engine yet."""
+    before = Counter(line["process"] for line in _answers(product))
+
+    def have_answered() -> bool:
+        _ask_at_once(product)
+        now = Counter(line["process"] for line in _answers(product))
+        return all(now[name] > before[name] for name in NAMES)
+
+    wait_until(have_answered, what="answers of every process")
 
 
 def _access_lines(product: Product) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in product.log().splitlines() if line.startswith("{")]
+    # The last line may be one that is being written.
+    whole = [line for line in product.log().splitlines(keepends=True) if line.endswith("\n")]
+    lines = [json.loads(line) for line in whole if line.startswith("{")]
     return [line for line in lines if line.get("logger") == "api.access"]
 
 
@@ -62,7 +81,7 @@ def _answers(product: Product) -> list[dict[str, Any]]:
 def _served_by_all(product: Product) -> bool:
     """Let them answer, and tell whether every process has done so by now."""
     _ask_many(product)
-    return {line["process"] for line in _answers(product)} == {f"api-{n + 1}" for n in range(WORKERS)}
+    return {line["process"] for line in _answers(product)} == NAMES
 
 
 def test_all_serve_and_each_tells_the_sums(crowd: Product) -> None:
@@ -81,7 +100,11 @@ def test_all_serve_and_each_tells_the_sums(crowd: Product) -> None:
 def test_one_that_crashes_is_started_again_alone(crowd: Product) -> None:
     """The others go on, what it had counted stays, and the crash is counted."""
     _ask_many(crowd)
-    before = scrape_until(crowd.base_url, SUCCESS[0], 8, **SUCCESS[1])
+    before = settled(crowd.base_url)
+    counted = before.value(SUCCESS[0], **SUCCESS[1])
+    assert counted >= 8
+    # What is killed has nothing left to do, not even to log.
+    wait_until(lambda: len(_answers(crowd)) == counted, what="a log line for each answer")
     pids = set(crowd.children("api"))
     engine = crowd.children("engine")
     environment = Path(f"/proc/{min(pids)}/environ").read_bytes().decode().split("\0")
@@ -93,13 +116,13 @@ def test_one_that_crashes_is_started_again_alone(crowd: Product) -> None:
         before.value("gemma4_nim_process_restarts_total", process="api") + 1, process="api",
     )  # fmt: skip
     wait_until(lambda: len(crowd.children("api")) == WORKERS, what="a new process")
+    _wait_for_all(crowd)
 
     assert after.value(SUCCESS[0], **SUCCESS[1]) >= before.value(SUCCESS[0], **SUCCESS[1])
     assert pids - set(crowd.children("api")) == {min(pids)}
     assert crowd.children("engine") == engine
     assert after.value("gemma4_nim_http_requests_in_flight") >= 1
     assert len(list(folder.glob("counter_*.db"))) == WORKERS
-    wait_until(lambda: _ask(crowd).ok, what="answers as before")
 
 
 def test_access_log_is_json_without_prompts(crowd: Product) -> None:
@@ -118,8 +141,10 @@ def test_access_log_is_json_without_prompts(crowd: Product) -> None:
 @pytest.mark.slow
 def test_all_finish_their_requests_at_the_stop(start_product: StartProduct) -> None:
     """On SIGTERM every process ends its running answers; then all are gone and the status is 0."""
-    with start_product(NIM_API_WORKERS=str(WORKERS), NIM_SHUTDOWN_GRACE_SECONDS="60") as product:
+    variables = {"NIM_API_WORKERS": str(WORKERS), "NIM_SHUTDOWN_GRACE_SECONDS": "60", "NIM_JSONL_LOGGING": "1"}
+    with start_product(**variables) as product:
         assert product.process is not None
+        _wait_for_all(product)
         with ExitStack() as streams:
             body = {"stream": True, "max_tokens": 300, "ignore_eos": True}
             answers = [streams.enter_context(_ask(product, **body)).iter_lines() for _ in range(4)]

@@ -138,7 +138,6 @@ def test_draft_model_lies_in_a_folder_of_its_own() -> None:
     profile = next(profile for profile in MANIFEST.profiles if profile.mtp)
 
     assert [file.path for file in profile.files] == ["*", "draft/*"]
-    assert all(file.is_repository for file in profile.files)
 
 
 def test_bf16_weights_have_the_size_of_their_parameters() -> None:

@@ -71,3 +71,14 @@ def test_secrets_are_not_handed_on() -> None:
     loaded = load_settings(environ=dict.fromkeys(secrets(), SECRET))
 
     assert loaded.variables == {}
+
+
+@pytest.mark.parametrize("name", ["NIM_MODEL_URI", "NIM_REPOSITORY_OVERRIDE"])
+def test_passwords_in_addresses_are_not_handed_on(name: str) -> None:
+    """Only the launcher downloads: other processes get the address without user, password and signature."""
+    address = "https://me:hunter22@mirror.example/model.gguf?X-Amz-Signature=abcdef"
+    loaded = load_settings(environ={name: address})
+    used = loaded.settings.model.uri or loaded.settings.cache.repository_override
+
+    assert used == address
+    assert loaded.variables[name] == "https://***@mirror.example/model.gguf?X-Amz-Signature=***"

@@ -38,15 +38,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--model-dir", type=Path, action="append", help="checkpoint folder to test instead of the demo ones"
     )
     parser.addoption("--vllm-python", type=Path, help="interpreter whose environment holds vLLM; tests that core too")
+    parser.addoption(
+        "--vllm-triton-python", type=Path, help="the same, with Triton's server beside vLLM: runs it in there"
+    )
     parser.addoption("--tensorrt-llm-python", type=Path, help="the same for TensorRT-LLM; without it a stand-in")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "differs(CORE=REASON): this core does otherwise, as docs/engine.md says")
+    config.addinivalue_line("markers", "one_checkpoint: is about processes, whatever they have loaded")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    engine = item.callspec.params.get("open_engine") if hasattr(item, "callspec") else None
+    engine = str(item.callspec.params.get("open_engine")) if hasattr(item, "callspec") else ""
+    engine = engine.removesuffix("_triton")
     for mark in item.iter_markers("differs"):
         if engine in mark.kwargs:
             pytest.skip(f"{engine} {mark.kwargs[engine]}")
@@ -60,9 +65,13 @@ def checkpoint_dirs(config: pytest.Config) -> list[Path]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "model_dir" in metafunc.fixturenames:
-        metafunc.parametrize("model_dir", checkpoint_dirs(metafunc.config), ids=lambda d: d.name, scope="session")
+        folders = checkpoint_dirs(metafunc.config)
+        if metafunc.definition.get_closest_marker("one_checkpoint"):
+            folders = folders[:1]
+        metafunc.parametrize("model_dir", folders, ids=lambda d: d.name, scope="session")
     if "open_engine" in metafunc.fixturenames:
-        more = ["vllm"] if metafunc.config.getoption("--vllm-python", None) else []
+        options = {"vllm": "--vllm-python", "vllm_triton": "--vllm-triton-python"}
+        more = [engine for engine, option in options.items() if metafunc.config.getoption(option, None)]
         triton = pytest.param("triton", marks=pytest.mark.slow)
         tensorrt_llm = pytest.param("tensorrt_llm", marks=pytest.mark.slow)
         metafunc.parametrize("open_engine", ["core", "grpc", triton, tensorrt_llm, *more], indirect=True)
@@ -117,12 +126,27 @@ Engine = LlamaCppCore | EngineClient
 OpenEngine = Callable[[], AbstractAsyncContextManager[Engine]]
 GREEDY = Sampling(temperature=0.0)
 _numbers = itertools.count()
+_salt = ""
+
+
+@pytest.fixture(autouse=True)
+def own_part_of_the_cache(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let requests of a test find in the prefix cache of a shared engine only what the same test has computed.
+
+    In whose company a prefix was computed moves its figures a little, and which tests ran before is chance.
+    """
+    global _salt  # noqa: PLW0603 - of the test that runs
+    is_shared = any(name == "open_engine" or name.startswith("shared_") for name in request.fixturenames)
+    _salt = f"test{next(_numbers)}" if is_shared else ""
+    yield
+    _salt = ""
 
 
 def request(prompt_ids: tuple[int, ...], max_tokens: int = 16, **fields: Any) -> EngineRequest:
     """Return a greedy request with a fresh id."""
     fields.setdefault("sampling", GREEDY)
     fields.setdefault("request_id", f"r{next(_numbers)}")
+    fields.setdefault("cache_salt", _salt)
     return EngineRequest(prompt_ids=prompt_ids, max_tokens=max_tokens, **fields)
 
 
@@ -199,8 +223,8 @@ class EngineProcess:
 
     def errors(self) -> str:
         """Return what the process wrote to standard error."""
-        self._errors.seek(0)
-        return self._errors.read()
+        # Opened anew: the process writes where a place in this file is shared with it.
+        return Path(self._errors.name).read_text(encoding="utf-8", errors="replace")
 
     async def wait_ready(self, client: EngineClient) -> None:
         """Wait until the model is loaded."""
@@ -217,6 +241,12 @@ class EngineProcess:
         status = self.process.wait(START_TIMEOUT_S)
         self._errors.close()
         return status
+
+
+@pytest.fixture(scope="session")
+def engine_process() -> type[EngineProcess]:
+    """Return the class above, for tests that keep a process for longer than one test."""
+    return EngineProcess
 
 
 @pytest.fixture
@@ -283,6 +313,30 @@ def shared_vllm(make_runtime: Callable[..., EngineRuntime], vllm_python: Path) -
 
 
 @pytest.fixture(scope="session")
+def vllm_triton_program(request: pytest.FixtureRequest) -> list[str]:
+    """Return the command that runs vLLM in Triton's server, or skip the test where an environment cannot."""
+    python: Path | None = request.config.getoption("--vllm-triton-python", None)
+    if python is None:
+        pytest.skip("needs vLLM and Triton's server in one environment: give --vllm-triton-python")
+    asked = [str(python.absolute()), "-m", "engine.triton.installation"]
+    found = subprocess.run(asked, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)
+    if found.returncode != 0:
+        pytest.skip(f"no Triton in the environment of {python}: {found.stderr.strip()}")
+    return [asked[0], "-m", "engine.triton"]
+
+
+@pytest.fixture(scope="session")
+def shared_vllm_triton(
+    make_runtime: Callable[..., EngineRuntime], vllm_triton_program: list[str]
+) -> Iterator[EngineProcess]:
+    with tempfile.TemporaryDirectory(prefix="engine") as name:
+        runtime = make_runtime(core="vllm", endpoint=f"unix:{name}/w.sock")
+        process = EngineProcess(runtime, Path(name), vllm_triton_program)
+        yield process
+        process.stop()
+
+
+@pytest.fixture(scope="session")
 def shared_tensorrt_llm(
     request: pytest.FixtureRequest, make_runtime: Callable[..., EngineRuntime]
 ) -> Iterator[EngineProcess]:
@@ -311,9 +365,8 @@ def open_engine(request: pytest.FixtureRequest, model_dir: Path) -> OpenEngine: 
 
         return open_core
 
-    processes = {"grpc": "shared_process", "triton": "shared_triton", "vllm": "shared_vllm"}
-    processes["tensorrt_llm"] = "shared_tensorrt_llm"
-    process: EngineProcess = request.getfixturevalue(processes[request.param])
+    own = "shared_process" if request.param == "grpc" else f"shared_{request.param}"
+    process: EngineProcess = request.getfixturevalue(own)
 
     @asynccontextmanager
     async def open_client() -> AsyncIterator[Engine]:
@@ -330,7 +383,7 @@ def open_engine(request: pytest.FixtureRequest, model_dir: Path) -> OpenEngine: 
 @pytest.fixture
 def cache_block(request: pytest.FixtureRequest) -> int:
     """Return in steps of how many tokens the engine under test remembers prompts."""
-    return VLLM_CACHE_BLOCK if request.node.callspec.params["open_engine"] == "vllm" else 1
+    return VLLM_CACHE_BLOCK if request.node.callspec.params["open_engine"].startswith("vllm") else 1
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ class CountingCore:
     def __init__(self) -> None:
         self.running = 0
         self.total = 0
+        self.adapters = ()
         self.gate = asyncio.Event()
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[EngineDelta]:
@@ -45,7 +47,7 @@ class CountingCore:
         return True
 
     def limits(self) -> EngineLimits:
-        return LIMITS
+        return dataclasses.replace(LIMITS, adapters=self.adapters)
 
     def stats(self) -> EngineStats:
         return EngineStats(self.running, 0, self.total, 0, 0, 0)
@@ -83,14 +85,17 @@ def ask(number):
     return EngineRequest(f"r{number}", (1, 2, 3), 4)
 
 
-def test_an_engine_that_has_just_started_tells_its_limits_to_who_could_not_reach_it():
+def test_an_engine_that_has_just_started_tells_its_limits_to_who_could_not_reach_it(monkeypatch):
     """A connection pauses after a failed attempt; what begins to listen within that pause is found all the same."""
+    # For failures there is no need to wait, and a machine may be so busy that a pause takes longer than it should.
+    failing, patient = 0.3, 60.0
 
     async def main():
         with tempfile.TemporaryDirectory(prefix="engine") as folder:
             address = f"unix:{folder}/0"
             async with client_of([address]) as early:
                 # Each failure makes the next pause longer, up to a second.
+                monkeypatch.setattr("engine.triton.client.RECONNECT_WAIT_S", failing)
                 for _ in range(3):
                     with pytest.raises(EngineUnavailableError, match="no engine has loaded its model yet"):
                         await early.limits()
@@ -98,6 +103,7 @@ def test_an_engine_that_has_just_started_tells_its_limits_to_who_could_not_reach
                 service.core = CountingCore()
                 server = create_server(service, address)
                 await server.start()
+                monkeypatch.setattr("engine.triton.client.RECONNECT_WAIT_S", patient)
                 try:
                     return await early.limits()
                 finally:
@@ -134,6 +140,27 @@ def test_a_lost_endpoint_does_not_hide_the_other():
             assert await client.ready()
             assert await client.limits() == LIMITS
             assert (await client.stats()).running == 0
+
+    asyncio.run(main())
+
+
+def test_an_engine_that_hangs_does_not_keep_another_from_being_ready():
+    """One that takes a question and never answers is not waited for."""
+
+    class HangingCore(CountingCore):
+        async def health(self) -> bool:
+            return await asyncio.Event().wait()
+
+    async def main():
+        async with serving(1) as (_, addresses):
+            service = InferenceService()
+            service.core = HangingCore()
+            server = create_server(service, f"{addresses[0]}-hanging")
+            await server.start()
+            endpoints = [f"{addresses[0]}-hanging", *addresses]
+            async with client_of(endpoints, ConnectionOptions(call_timeout_s=1000)) as client, asyncio.timeout(60):
+                assert await client.ready()
+            await server.stop(0)
 
     asyncio.run(main())
 
@@ -193,3 +220,21 @@ def test_a_client_needs_an_endpoint():
     """No endpoint at all is a programming error, told at once."""
     with pytest.raises(ValueError, match="endpoint"):
         EngineClient([])
+
+
+def test_adapters_of_several_engines_are_those_that_all_have():
+    """A sequence may run at any of them; one that is away hides nothing, and what was told before does neither."""
+
+    async def main():
+        async with serving(2) as (cores, addresses), client_of(["unix:/nowhere/e.sock", *addresses]) as client:
+            assert await client.adapters() == ()
+            assert await client.limits() == LIMITS
+            cores[0].adapters, cores[1].adapters = ("a", "b"), ("b", "c")
+            assert await client.adapters() == ("b",)
+            cores[0].adapters = ("b", "c", "d")
+            assert await client.adapters() == ("b", "c")
+        async with client_of(["unix:/nowhere/e.sock"]) as client:
+            with pytest.raises(EngineUnavailableError):
+                await client.adapters()
+
+    asyncio.run(main())

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from engine.core import Sampling
-from engine.errors import ContextOverflowError, InvalidRequestError
+from engine.errors import ContextOverflowError, InvalidRequestError, UnknownAdapterError
 
 
 def test_an_over_long_prompt_names_both_numbers(run, tools, vocabulary):
@@ -15,6 +15,12 @@ def test_an_over_long_prompt_names_both_numbers(run, tools, vocabulary):
     with pytest.raises(ContextOverflowError) as caught:
         run(lambda engine: tools.collect(engine, tools.request(vocabulary.prompt(2048), 1)))
     assert (caught.value.prompt_tokens, caught.value.context_tokens) == (2048, 2048)
+
+
+def test_an_adapter_that_is_not_there_is_unknown(run, tools, vocabulary):
+    """The error is one of its own: to a client it is a model that does not exist."""
+    with pytest.raises(UnknownAdapterError, match="the model `poet` does not exist"):
+        run(lambda engine: tools.collect(engine, tools.request(vocabulary.prompt(4), 1, adapter="poet")))
 
 
 @pytest.mark.parametrize(
@@ -35,6 +41,7 @@ def test_an_over_long_prompt_names_both_numbers(run, tools, vocabulary):
         ({"sampling": Sampling(top_p=1.5)}, "top_p"),
         ({"sampling": Sampling(min_p=2.0)}, "min_p"),
         ({"sampling": Sampling(repetition_penalty=0.0)}, "repetition_penalty"),
+        ({"sampling": Sampling(repetition_penalty=1e-40)}, "repetition_penalty"),
         ({"sampling": Sampling(presence_penalty=math.inf)}, "presence_penalty"),
         ({"sampling": Sampling(logit_bias={-3: 1.0})}, "logit_bias"),
         ({"sampling": Sampling(logit_bias={3: math.nan})}, "logit_bias"),

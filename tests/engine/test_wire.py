@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
@@ -62,6 +64,7 @@ requests = st.builds(
     ignore_stop_ids=st.booleans(),
     priority=ids,
     cache_salt=st.text(max_size=10),
+    adapter=st.none() | st.text(max_size=10),
 )
 
 
@@ -115,6 +118,7 @@ def test_messages_use_the_declared_tensors():
         ignore_stop_ids=True,
         priority=1,
         cache_salt="s",
+        adapter="a",
     )
     assert {t.name: t.datatype for t in encode_request(full).inputs} == {n: kind for n, (kind, _) in INPUTS.items()}
     delta = EngineDelta((1,), (TokenLogprob(1, -1.0, ((2, -2.0),)),), FinishReason.STOP, Usage(1, 1, 1))
@@ -246,5 +250,19 @@ def test_limits_round_trip():
     """Limits arrive with their types."""
     limits = EngineLimits(4096, 8, 64, 262144, vision=True, grammar=True, logprobs=False, core="c", model='m "x"')
     assert decode_limits(encode_limits(limits)) == limits
+    adapted = dataclasses.replace(limits, adapters=("a", "b"))
+    assert decode_limits(encode_limits(adapted)) == adapted
+
+
+def test_limits_of_an_engine_without_adapters_can_be_read():
+    """An engine of an earlier version says nothing of adapters."""
+    limits = EngineLimits(4096, 8, 64, 262144, vision=True, grammar=True, logprobs=False, core="c", model="m")
+    told = encode_limits(limits)
+    del told["adapters"]
+    assert decode_limits(told) == limits
+
+
+def test_missing_limits_are_an_error():
+    """Nothing is made up."""
     with pytest.raises(EngineError, match="limits"):
         decode_limits({})

@@ -17,7 +17,9 @@ import yaml
 from engine_build.errors import EngineBuildError
 from engine_build.modelopt_quantize import PRESETS, PROMPTS, complete, main, quantise, read_prompts
 
-CONTRACT: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "data" / "modelopt_contract.yaml").read_text())
+CONTRACT: dict[str, Any] = yaml.load(
+    (Path(__file__).parent / "data" / "modelopt_contract.yaml").read_text(), yaml.CSafeLoader
+)
 DEMO = Path(__file__).parents[2] / "demo" / "checkpoints" / "demo-moe"
 
 

@@ -21,7 +21,7 @@ from typing import IO
 
 from tests.fakes import command_forker
 
-_READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "TERM", "COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "PY_COLORS")
+_READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "TERM", "FORCE_COLOR", "NO_COLOR", "PY_COLORS")
 
 
 def run(

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tests.fakes import commands
 
-TIMEOUT_S = 90
+TIMEOUT_S = 250
+"""For a machine that is busy with much else; commands that serve start an engine before they fail."""
 _FOREIGN = (
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE",
     "REQUESTS_CA_BUNDLE", "HF_TOKEN", "NGC_API_KEY", "NGC_CLI_API_KEY", "CUDA_VISIBLE_DEVICES",

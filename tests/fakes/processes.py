@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import secrets
 import socket
@@ -20,11 +21,15 @@ DEADLINE_S = 100.0
 TLS_DATA = Path(__file__).parent.parent / "data" / "server_tls"
 """Certificates for servers of tests; ``ca.pem`` signed them."""
 _PAUSE_S = 0.02
+_START_PAUSE_S = 0.06
+"""A start takes a second or more of all cores, of which each question takes a part."""
 _PORTS_FROM = 10_000
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
-def wait_until(condition: Callable[[], bool], *, deadline_s: float = DEADLINE_S, what: str = "condition") -> None:
+def wait_until(
+    condition: Callable[[], bool], *, deadline_s: float = DEADLINE_S, what: str = "condition", pause_s: float = _PAUSE_S
+) -> None:
     """Wait for a condition to hold.
 
     Raises:
@@ -35,7 +40,7 @@ def wait_until(condition: Callable[[], bool], *, deadline_s: float = DEADLINE_S,
         if time.monotonic() > end:
             message = f"{what} not reached within {deadline_s} s"
             raise TimeoutError(message)
-        time.sleep(_PAUSE_S)
+        time.sleep(pause_s)
 
 
 def free_port() -> int:
@@ -61,6 +66,23 @@ def free_port() -> int:
             return port
 
 
+def is_running(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended and that nobody has buried yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in {"Z", "X"}
+    except OSError:
+        return False
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the ids of a process's children, whichever of its threads has started them."""
+    found: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # a thread may have ended meanwhile
+            found += [int(child) for child in thread.read_text().split()]
+    return found
+
+
 class ServerProcess:
     """A process that serves HTTP on a port of this machine; a context manager."""
 
@@ -79,7 +101,7 @@ class ServerProcess:
         with self._log_path.open("wb") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT, env=self._environment)
         try:
-            wait_until(self._is_ready_or_dead, what=f"{self._command} ready")
+            wait_until(self._is_ready_or_dead, what=f"{self._command} ready", pause_s=_START_PAUSE_S)
             self._check_alive()
         except BaseException:
             self.process.kill()

@@ -10,6 +10,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ class RelayCore:
 
     async def health(self) -> bool:
         """Ask the engine, and note what it tells of itself."""
-        self._limits, self._stats = await self.client.limits(), await self.client.stats()
+        limits, self._stats = await self.client.limits(), await self.client.stats()
+        self._limits = replace(limits, adapters=await self.client.adapters())
         return await self.client.ready()
 
     def limits(self) -> EngineLimits:

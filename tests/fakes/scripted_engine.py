@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
 
+from engine.admission import check_adapter
 from engine.core import EngineDelta, EngineLimits, EngineRequest, EngineStats
 from engine.errors import EngineError
 from engine.server import InferenceService, create_server
@@ -30,12 +31,14 @@ class ScriptedCore:
         self.script: Script = lambda _request: ()
         self.healthy = True
         self.vision = True
+        self.adapters: tuple[str, ...] = ()
         self.context_tokens = 4096
         self.requests: list[EngineRequest] = []
         self.running: set[str] = set()
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[EngineDelta]:
         """Play the script."""
+        check_adapter(request, self.limits())
         self.requests.append(request)
         self.running.add(request.request_id)
         try:
@@ -69,6 +72,7 @@ class ScriptedCore:
             logprobs=True,
             core="scripted",
             model="scripted",
+            adapters=self.adapters,
         )
 
     def stats(self) -> EngineStats:

@@ -11,7 +11,7 @@ import inspect
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from engine.tensorrt_llm.contract import Contract, Entry
+from engine.contract.entries import Contract, Entry
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,8 @@ from llguidance import LLMatcher, LLTokenizer
 from tokenizers import Tokenizer
 
 CELL = 48
+BLOCK_TOKENS = 32
+CACHE_BLOCKS = 100
 
 
 class StandInSequence:
@@ -64,6 +67,7 @@ class StandInSequence:
         self.token_ids_diff, self.logprobs_diff = [], []
         if self._aborted:
             self.finished, self.finish_reason = True, "cancelled"
+        self.engine.note_step()
         for _ in range(self.engine.burst):
             if not self.finished:
                 self._step()
@@ -178,6 +182,8 @@ class StandInEngine:
         self.refusals: list[Exception] = []
         """Raised by the next submissions, one each."""
         self.is_dead = False
+        self.told_steps: list[dict[str, Any]] = []
+        """What is said of steps until somebody asks."""
         self.responses_left: int | None = None
         """The workers are lost after so many responses."""
 
@@ -253,6 +259,23 @@ class StandInEngine:
         content = np.array([*prompt, *drawn], dtype=np.int64).tobytes() + pictures
         seed = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
         return np.random.default_rng(seed).normal(size=self.vocab_size).astype(np.float32) * 2
+
+    def note_step(self) -> None:
+        """Say of a step what TensorRT-LLM does; it forgets the oldest when nobody asks."""
+        if self.arguments.get("enable_iter_perf_stats"):
+            held = [-(-(len(one.prompt) + len(one.drawn)) // BLOCK_TOKENS) for one in self.running]
+            cache = {"maxNumBlocks": CACHE_BLOCKS, "usedNumBlocks": sum(held), "tokensPerBlock": BLOCK_TOKENS}
+            self.told_steps = [*self.told_steps[-99:], {"iter": 0, "kvCacheStats": cache}, {"iter": 1}]
+
+    def get_stats_async(self, timeout: float) -> AsyncIterator[dict[str, Any]]:
+        if self.is_dead:
+            raise RuntimeError("Executor worker died")
+        assert timeout > 0
+        return self._tell_steps()
+
+    async def _tell_steps(self) -> AsyncIterator[dict[str, Any]]:
+        while self.told_steps:
+            yield self.told_steps.pop(0)
 
     def _check_health(self) -> bool:
         return not self.is_dead

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from engine.__main__ import main
-from engine.tensorrt_llm.contract import read_contract
+from engine.tensorrt_llm.contract_check import tensorrt_llm_contract
 from tests.fakes.tensorrt_llm_contract import package
 from tests.fakes.tensorrt_llm_engine import StandInEngine
 
@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> int:
         engine.responses_left = options.die_after
         return engine
 
-    sys.modules.update(package(read_contract(), start))
+    sys.modules.update(package(tensorrt_llm_contract(), start))
     return main(others)
 
 

@@ -72,6 +72,12 @@ def test_schemas_that_cannot_be_declared_are_refused(tokenizer: Gemma4Tokenizer)
     bomb["d12"] = {"type": "string"}
     with pytest.raises(SchemaError, match="too large"):
         declared(tokenizer, prop({"$ref": "#/$defs/d0"}, **bomb))
+    # Each level is told within the text of the one around it, and escaped once more.
+    nested: dict[str, Any] = {"type": "string", "enum": ["x"]}
+    for _ in range(28):
+        nested = {"anyOf": [nested, {"type": "string", "maxLength": 3}]}
+    with pytest.raises(SchemaError, match="too large"):
+        declared(tokenizer, prop(nested))
 
 
 PLAIN = st.recursive(

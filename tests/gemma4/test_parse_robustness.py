@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.gemma4.events import CallDelta, CallEnd, CallStart, ContentDelta, Event
+from api.gemma4.literals import SchemaView, bare_to_json
 from api.gemma4.prompt import PromptState
 from api.gemma4.tokenizer import Gemma4Tokenizer
 from tests.gemma4.parsing import answer_to, gather, parse, parser
@@ -162,3 +163,19 @@ def test_hostile_outputs_take_linear_time(tokenizer: Gemma4Tokenizer, start: str
         return time.process_time() - begin
 
     assert any(seconds(12_000) < min(seconds(3_000) for _ in range(2)) * 4 * 3 + 0.02 for _ in range(5))
+
+
+def test_a_schema_that_refers_to_itself_in_many_ways_costs_little() -> None:
+    """Alternatives of alternatives without end are given up, not counted; what is near is found."""
+    hostile = {keyword: [{"$ref": "#/$defs/x"}] * 64 for keyword in ("anyOf", "oneOf", "allOf")}
+    view = SchemaView({"$defs": {"x": hostile, "y": {"anyOf": [{"type": "string"}, {"type": "null"}]}}})
+    assert view.types({"$ref": "#/$defs/x"}) == frozenset()
+    assert view.types({"$ref": "#/$defs/y"}) == {"string", "null"}
+
+
+@pytest.mark.parametrize("sign", ["", "-", "."])
+def test_what_is_nearly_a_number_takes_linear_time(sign: str) -> None:
+    """So many zeros and no number in the end: tried out in every way to share them, it would take days."""
+    text = f"{sign}{'0' * 200_000}x"
+    assert bare_to_json(text, frozenset({"integer"})) == f'"{text}"'
+    assert bare_to_json(f"-{'0' * 200_000}7", frozenset({"integer"})) == "-7"

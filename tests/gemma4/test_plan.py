@@ -57,6 +57,19 @@ def test_options_are_passed_on(tokenizer: Gemma4Tokenizer) -> None:
 
 
 @pytest.mark.parametrize(
+    ("option", "value", "sent"),
+    [("top_k", 10**18, None), ("temperature", 1e-45, 0.0), ("temperature", 0.01, 0.01), ("top_p", 1e-300, 1e-6)],
+)
+def test_values_that_engines_cannot_hold(
+    tokenizer: Gemma4Tokenizer, option: str, value: float, sent: float | None
+) -> None:
+    """What is beyond 32 bits, or would divide by nothing, is told as a value that means the same."""
+    options: dict[str, Any] = {option: value}
+    made = plan(tokenizer, sampling=SamplingOptions(**options))
+    assert getattr(made.sampling, option) == (tokenizer.size if sent is None else sent)
+
+
+@pytest.mark.parametrize(
     ("context_tokens", "max_tokens", "param"), [(10, None, "messages"), (40, 39, "max_tokens"), (14, 1, "messages")]
 )
 def test_what_does_not_fit_is_refused_with_the_numbers(

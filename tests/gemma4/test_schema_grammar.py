@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -222,6 +223,19 @@ def test_what_breaks_the_schema_is_refused(
         ({"type": "thing"}, "type"),
         ({"type": "string", "enum": [1]}, "enum"),
         ({"type": "object", "minProperties": 3}, "minProperties"),
+        ({"type": "object", "minProperties": "x"}, "minProperties"),
+        ({"type": "object", "properties": ["a"]}, "properties"),
+        ({"type": "object", "properties": {"a": 5}}, "properties"),
+        ({"required": "a"}, "required"),
+        ({"allOf": 5}, "allOf"),
+        ({"allOf": [{"minimum": 5}, {"minimum": "x"}]}, "minimum"),
+        ({"type": 5}, "type"),
+        ({"enum": 5}, "enum"),
+        ({"enum": ["x"] * 5001}, "enum"),
+        ({"enum": ["a"], "pattern": "("}, "pattern"),
+        ({"enum": ["a"], "pattern": "a", "minLength": {}}, "minLength"),
+        ({"type": "array", "items": 5}, "items"),
+        ({"$ref": "#/allOf/\N{SUPERSCRIPT TWO}", "allOf": [{}]}, r"\$ref"),
     ],
 )
 @pytest.mark.parametrize("make", [native_grammar, json_grammar])
@@ -232,6 +246,63 @@ def test_what_cannot_be_enforced_is_named(
     with pytest.raises(SchemaError, match=named) as caught:
         make(tokenizer, schema)
     assert caught.value.param == "p"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ({"type": "string", "enum": None, "allOf": None, "pattern": None}, {"type": "string"}),
+        ({"properties": {"a": {"type": "string", "required": True}}}, {"properties": {"a": {"type": "string"}}}),
+        ({"type": "integer", "minimum": 1, "exclusiveMinimum": True}, {"type": "integer", "exclusiveMinimum": 1}),
+        ({"enum": [0, 1], "minimum": 0, "exclusiveMinimum": False}, {"enum": [0, 1]}),
+        (
+            {"type": "array", "items": [{"type": "null"}], "additionalItems": False},
+            {"type": "array", "prefixItems": [{"type": "null"}], "items": False},
+        ),
+    ],
+)
+def test_other_ways_to_write_a_schema(
+    tokenizer: Gemma4Tokenizer, written: dict[str, Any], meant: dict[str, Any]
+) -> None:
+    """Null is not there, and what older drafts write is understood."""
+    assert json_grammar(tokenizer, written) == json_grammar(tokenizer, meant)
+
+
+def test_a_pattern_beside_an_enum_costs_linear_time(tokenizer: Gemma4Tokenizer) -> None:
+    """A pattern on which Python's own engine would never end tells at once which values it allows."""
+    hostile = "a" * 5000
+    assert json_grammar(tokenizer, {"enum": [hostile, f"{hostile}!"], "pattern": "^(a+)+$"}) == json_grammar(
+        tokenizer, {"enum": [hostile]}
+    )
+
+
+KEYWORDS = (
+    *("type", "properties", "required", "additionalProperties", "patternProperties", "items", "prefixItems", "enum"),
+    *("minItems", "maxItems", "minLength", "maxLength", "pattern", "format", "minimum", "exclusiveMaximum", "const"),
+    *("multipleOf", "anyOf", "oneOf", "allOf", "$ref", "$defs", "nullable", "minProperties", "maxProperties"),
+)
+JUNK = (
+    st.none() | st.booleans() | st.integers(-2, 3) | st.floats(-2, 2) | st.sampled_from(["", "a", "string", "#", "("])
+)
+
+
+@settings(SETTINGS, max_examples=100)
+@given(
+    schema=st.recursive(
+        JUNK,
+        lambda inner: (
+            st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from((*KEYWORDS, "a", "b")), inner, max_size=4)
+        ),
+        max_leaves=20,
+    )
+)
+@pytest.mark.parametrize("make", [native_grammar, json_grammar])
+def test_whatever_is_sent_as_a_schema_is_compiled_or_refused(
+    tokenizer: Gemma4Tokenizer, make: Callable[..., str], schema: Any
+) -> None:
+    """No value of any keyword, however wrong, is a fault of the server."""
+    with contextlib.suppress(SchemaError):
+        make(tokenizer, schema)
 
 
 def test_without_strict_the_enforceable_part_is_enforced(tokenizer: Gemma4Tokenizer, matcher: GrammarMatcher) -> None:
@@ -249,3 +320,7 @@ def test_large_schemas_are_refused(tokenizer: Gemma4Tokenizer) -> None:
     node = {"type": "object", "properties": {key: {"allOf": [{"$ref": "#"}, {}]} for key in "abcd"}}
     with pytest.raises(SchemaError, match="too large"):
         native_grammar(tokenizer, node)
+    # Each stands for the next one twice: what few bytes say would take days.
+    chain = {f"a{level}": {"allOf": [{"$ref": f"#/$defs/a{level + 1}"}] * 2} for level in range(60)}
+    with pytest.raises(SchemaError, match="too large"):
+        json_grammar(tokenizer, {"allOf": [{"$ref": "#/$defs/a0"}], "$defs": {**chain, "a60": {"type": "string"}}})

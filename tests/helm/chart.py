@@ -141,9 +141,17 @@ def pod_specs(objects: list[Object]) -> list[tuple[str, Object]]:
         label = f"{item['kind']}/{item['metadata']['name']}"
         if item["kind"] == "Pod":
             specs.append((label, item["spec"]))
-        elif item["kind"] in {"Deployment", "StatefulSet", "Job"}:
-            specs.append((label, item["spec"]["template"]["spec"]))
+        else:
+            specs += [(label, template["spec"]) for template in pod_templates(item)]
     return specs
+
+
+def pod_templates(item: Object) -> list[Object]:
+    """Return the templates of the pods that an object makes; those of a group's leader and workers are different."""
+    if item["kind"] == "LeaderWorkerSet":
+        group = item["spec"]["leaderWorkerTemplate"]
+        return [group["leaderTemplate"], group["workerTemplate"]]
+    return [item["spec"]["template"]] if item["kind"] in {"Deployment", "StatefulSet", "Job"} else []
 
 
 def containers(pod: Object) -> list[Object]:
@@ -154,5 +162,10 @@ def containers(pod: Object) -> list[Object]:
 
 def cases() -> dict[str, dict[str, Any]]:
     """Return the matrix: every example, and every entry of ``cases.yaml``, as name to values."""
-    examples = {f"example {path.stem}": yaml.safe_load(path.read_text()) for path in sorted(EXAMPLES.glob("*.yaml"))}
-    return examples | yaml.safe_load((HERE / "cases.yaml").read_text())
+    examples = {f"example {path.stem}": _loaded(path) for path in sorted(EXAMPLES.glob("*.yaml"))}
+    return examples | _loaded(HERE / "cases.yaml")
+
+
+def _loaded(path: Path) -> Any:
+    # The loader in C: these files are read wherever tests are collected.
+    return yaml.load(path.read_text(), yaml.CSafeLoader)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from tests.helm.chart import Object, containers, is_engine, kind, pod_specs, workload
+from tests.helm.chart import Object, containers, is_engine, kind, pod_specs, pod_templates, workload
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -43,14 +43,16 @@ def _selectors(objects: list[Object]) -> Iterator[str]:
     engines = [item for item in objects if is_engine(item)]
     if engines:
         objects = [item for item in objects if not is_engine(item)]
-        (labels,) = [item["spec"]["template"]["metadata"]["labels"] for item in kind(engines, "StatefulSet")]
+        labels, *more = [template["metadata"]["labels"] for item in engines for template in pod_templates(item)]
+        if any(one != labels for one in more):
+            yield "a policy that means engines does not mean all of them"
         selectors = [item["spec"]["selector"] for item in kind(engines, "Service") + kind(engines, "StatefulSet")]
         if not all(selector.get("matchLabels", selector).items() <= labels.items() for selector in selectors):
             yield "engines do not select themselves"
     server = workload(objects)["spec"]["template"]["metadata"]["labels"]
     others = [item["metadata"]["labels"] for item in kind(objects, "Pod")]
     others += [item["spec"]["template"]["metadata"]["labels"] for item in kind(objects, "Job")]
-    others += [item["spec"]["template"]["metadata"]["labels"] for item in kind(engines, "StatefulSet")]
+    others += [template["metadata"]["labels"] for item in engines for template in pod_templates(item)]
     for item in objects:
         spec = item.get("spec", {})
         if item["kind"] == "Service":

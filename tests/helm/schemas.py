@@ -5,6 +5,7 @@ Both are strict here: a field that the schema does not name is an error, as an A
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from functools import cache
@@ -50,8 +51,15 @@ def _definitions(kubernetes: str) -> Registry[Any]:
 @cache
 def custom_schemas() -> dict[tuple[str, str], dict[str, Any]]:
     """Return the schemas of the custom kinds, by version and kind."""
-    files = [json.loads(path.read_text()) for path in sorted(CUSTOM.glob("*.json"))]
+    files = [read(path) for path in sorted(CUSTOM.glob("*.json*"))]
     return {(file["apiVersion"], file["kind"]): file["schema"] for file in files}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the content of a file of ``tests/data/crds``."""
+    content = path.read_bytes()
+    found: dict[str, Any] = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
+    return found
 
 
 def _strict(schema: Any, is_top: bool = False) -> Any:

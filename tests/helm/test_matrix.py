@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from copy import deepcopy
 from typing import Any
@@ -26,7 +27,8 @@ from tests.helm.chart import (
 )
 from tests.helm.clients import client
 from tests.helm.cluster_rules import broken_rules, unrestricted
-from tests.helm.schemas import custom_schemas, problems
+from tests.helm.schemas import CUSTOM, custom_schemas, problems, read
+from tests.helm.shrink_crd import shrunk
 
 CASES = cases()
 UNRESTRICTED = {
@@ -35,6 +37,8 @@ UNRESTRICTED = {
     "nfs": "the standard allows NFS through a claim only",
     "nfs, read-only": "the same",
     "download by a job onto nfs": "the same",
+    "adapters on nfs": "the same",
+    "adapters in a folder of the node": "the standard allows no folders of the node",
     "allowed to be root": "asks to be root",
 }
 """Value sets that the pod security standard "restricted" refuses, and why."""
@@ -140,6 +144,17 @@ def test_unknown_field_of_a_custom_kind_is_found(version: str, name: str) -> Non
     item = {"apiVersion": version, "kind": name, "metadata": {"name": "a"}, "spec": {"noSuchField": 1}}
 
     assert any("noSuchField" in problem for problem in problems(item, NEWEST))
+
+
+def test_schemas_of_custom_kinds_lose_words_and_no_field() -> None:
+    """A field may have the name of a keyword that goes."""
+    schema = {"description": "d", "type": "object", "properties": {"default": {"type": "string", "default": "a"}}}
+
+    assert shrunk(schema) == {"type": "object", "properties": {"default": {"type": "string"}}}
+    for path in CUSTOM.glob("*.json*"):
+        file = read(path)
+        assert re.fullmatch(r"v\d+\.\d+\.\d+", file["version"]), path
+        assert re.search(r"/blob/[0-9a-f]{40}/", file["source"]), path
 
 
 def test_kubectl_reads_every_workload(renderer: Renderer) -> None:

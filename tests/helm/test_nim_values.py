@@ -122,7 +122,7 @@ WITHOUT_EFFECT = {
 REFUSED = {
     "initContainers.ngcInit": ({"imageName": "a"}, "the server downloads from NGC itself"),
     "model.legacyCompat": (True, "older than NIM 1.0"),
-    "multiNode.enabled": (True, "runs on one node"),
+    "multiNode.enabled": (True, "see engines.enabled and engines.nodes"),
 }
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import distributions
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -71,8 +73,18 @@ def files(image: Image) -> str:
         if not path.is_symlink() and path.stat().st_mode & 0o022
     ]
     check(sorted(writable) == ["opt/nim/.cache", "opt/nim/workspace"], f"others may write {writable}")
+    rising = [path for path in _regular_files(image.root) if path.stat().st_mode & 0o6000]
+    check(not rising, f"programs that run as another user: {rising}")
     check((nim / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes(), "LICENSE is another file")
-    return f"layout of /opt/nim, {len(COMMANDS)} commands, manifest, licence files"
+    return f"layout of /opt/nim, {len(COMMANDS)} commands, manifest, licence files; no setuid or setgid program"
+
+
+def _regular_files(folder: Path) -> Iterator[Path]:
+    for where, _, names in os.walk(folder):
+        for name in names:
+            path = Path(where, name)
+            if path.is_file() and not path.is_symlink():
+                yield path
 
 
 def size(image: Image) -> str:

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 ARGUMENTS, STAGES = dockerfile.read(ROOT / "Dockerfile")
 BY_NAME = {stage.name: stage for stage in STAGES}
 TARGETS = ("cpu", "vllm", "tensorrt-llm")
+GPU_VARIABLES = {"VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
 
 
@@ -38,7 +39,7 @@ def test_every_base_is_an_argument_with_a_version() -> None:
 
 def test_triton_is_not_older_than_what_may_be_used() -> None:
     """Releases before 26.08 are not taken, by default and by whoever overrides it."""
-    found = re.search(r"tritonserver:(\d+)\.(\d+)-py3$", ARGUMENTS["TRITON_IMAGE"])
+    found = re.search(r"tritonserver:(\d+)\.(\d+)-py3@", ARGUMENTS["TRITON_IMAGE"])
     assert found is not None
     assert (int(found[1]), int(found[2])) >= (26, 8)
 
@@ -66,6 +67,26 @@ def test_labels_and_version_are_told(target: str) -> None:
     assert sorted(labels) == sorted(
         ["title", "description", "licenses", "base.name", "version", "revision", "created", "source"]
     )
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_targets_are_set_up_alike(target: str) -> None:
+    """What a stage cannot inherit stands in each; only what the engine needs differs."""
+    same = ("WORKDIR", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD")
+    reference, stage = BY_NAME["vllm"], BY_NAME[target]
+
+    def settings(one: dockerfile.Stage) -> list[tuple[str, tuple[str, ...], str]]:
+        return [(item.name, item.options, item.value) for item in one.instructions if item.name in same]
+
+    def variables(one: dockerfile.Stage) -> set[str]:
+        return set(one.all("ENV")[0].value.split())
+
+    more = variables(reference) - variables(stage)
+    own = variables(stage) - variables(reference)
+    assert settings(stage) == settings(reference)
+    assert [one.value for one in stage.all("ARG")[1:]] == [one.value for one in reference.all("ARG")[1:]]
+    assert {one.partition("=")[0] for one in own} <= {"PATH"}
+    assert {one.partition("=")[0] for one in more} - {"PATH"} <= GPU_VARIABLES
 
 
 def test_no_secret_can_end_up_in_a_layer() -> None:

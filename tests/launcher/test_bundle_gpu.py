@@ -6,19 +6,21 @@ No engine runs here. The bundle is a prebuilt one that is finished by hand, as a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from config.runtime import EngineRuntime
 from config.settings import EngineSettings, ModelSettings, Settings
 from engine_build.checksums import files_below, record_files
+from engine_build.errors import TrialError
 from engine_build.manifest import MANIFEST, read_manifest, write_manifest
 from launcher.bundle.building import build_bundle
 from launcher.bundle.machine import hardware_of
-from launcher.bundle.order import Wanted
+from launcher.bundle.order import Wanted, take_order
 from launcher.bundle.planning import bundle_plan
 from launcher.bundle.serving import check_all
 from launcher.commands.choice import look_around
@@ -110,6 +112,36 @@ def test_the_engine_gets_what_the_bundle_holds(finished: Callable[..., Path], tm
     assert not kernels.is_relative_to(path)
     (kernels / "another").write_text("compiled while serving")
     check_all(path, read_manifest(path), None, Silent())
+
+
+@pytest.mark.parametrize(
+    ("machine", "count", "expected"), [("busy", 1, [1]), ("h100-nvl-2", 2, [0, 1]), ("none", 1, [])]
+)
+def test_an_engine_is_tried_out_on_the_gpus_with_most_memory(machine: str, count: int, expected: list[int]) -> None:
+    """A build beside somebody else's model takes the GPU that is free, and shows its engine no other."""
+    scenery = replace(look_around(), system=load(machine), engines=frozenset({"vllm"}))
+    order = take_order(scenery, Wanted(folder=DEMO, engine="vllm", tensor_parallel=count), Silent())
+
+    assert [gpu.index for gpu in order.gpus] == expected
+    there = Wanted(folder=DEMO, engine="vllm", tensor_parallel=count, gpus="8xB200", prebuild_only=True)
+    assert take_order(scenery, there, Silent()).gpus == ()
+
+
+def test_a_trial_is_shown_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that tries the engine out gets them as a server's would."""
+    shown: list[str] = []
+
+    def trial(_: object, variables: Mapping[str, str], *__: object) -> NoReturn:
+        shown.append(variables["CUDA_VISIBLE_DEVICES"])
+        raise TrialError("no GPU here")
+
+    monkeypatch.setattr("engine_build.build.run_trial", trial)
+    system = load("busy")
+    scenery = replace(look_around(), system=system, engines=frozenset({"vllm"}))
+    with pytest.raises(LaunchError, match="no GPU here"):
+        build_bundle(scenery, Wanted(folder=DEMO, engine="vllm"), _Nobody())
+
+    assert shown == [system.gpus[1].uuid]
 
 
 def test_frozen_arguments_are_those_of_the_start(finished: Callable[..., Path], tmp_path: Path) -> None:

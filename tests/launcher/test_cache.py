@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import pytest
 
-from launcher.cache.links import build_workspace, export_workspace, link
+from launcher.cache.links import build_workspace, link
 from launcher.cache.report import inspect_cache, report_lines
 from launcher.cache.store import Cache, make_folder, storage_error
 from launcher.download.fetch import FileRequest, fetch_workspace
@@ -309,20 +309,6 @@ def test_a_volume_without_symbolic_links_gets_hard_ones(tmp_path: Path, monkeypa
 
     assert (tmp_path / "deep" / "name").samefile(tmp_path / "blob")
     assert not (tmp_path / "deep" / "name").is_symlink()
-
-
-def test_a_workspace_is_exported_as_plain_files(cache: Cache, tmp_path: Path) -> None:
-    """``create-model-store``: no links are left, and a second run copies nothing."""
-    with FileServer({"/f": BODY}) as server:
-        workspace = fetch_workspace([FileRequest("sub/f", f"{server.url}/f")], cache, access())
-    store = tmp_path / "store"
-
-    assert export_workspace(workspace, store) == len(BODY)
-    inode = (store / "sub" / "f").stat().st_ino
-    assert export_workspace(workspace, store) == len(BODY)
-    assert (store / "sub" / "f").stat().st_ino == inode
-    assert not (store / "sub" / "f").is_symlink()
-    assert (store / "sub" / "f").read_bytes() == BODY
 
 
 def test_two_starts_may_make_the_same_workspace_at_once(cache: Cache) -> None:

@@ -17,7 +17,7 @@ from launcher.errors import ExitCode
 from tests.fakes import commands
 from tests.fakes.openai_server import FakeServer, openai_server
 from tests.fakes.pictures import plain
-from tests.fakes.processes import wait_until
+from tests.fakes.processes import free_port, wait_until
 from tests.fakes.terminal import CTRL_C, CTRL_D, ENTER, Terminal
 
 COMMAND = [str(Path(sys.executable).with_name("gemma4-nim")), "chat"]
@@ -99,8 +99,7 @@ def test_options_reach_the_server(server: FakeServer, picture: Path, tmp_path: P
 
 def test_no_server_is_one_line_and_a_status() -> None:
     """Nobody listens: the address, and what to do, without a traceback."""
-    with openai_server() as gone:
-        url = gone.url
+    url = f"http://127.0.0.1:{free_port()}"
     done = _chat("--url", url, text="hi")
 
     assert done.returncode == ExitCode.DOWNLOAD_FAILED

@@ -80,6 +80,18 @@ def test_bad_settings_are_found_and_the_rest_is_still_looked_at(variables: dict[
     assert {"engine", "cache", "memory"} <= set(found)
 
 
+def test_files_that_guard_the_port_are_read_as_by_a_start(variables: dict[str, str]) -> None:
+    """A certificate that is not there stops a start, and a setting without effect is doubted; all else is told."""
+    tls = {"NIM_SSL_MODE": "tls", "NIM_SSL_CERTS_PATH": "/absent.pem", "NIM_SSL_KEY_PATH": "/absent.key"}
+    status, found = _doctor(variables | tls)
+    assert status == ExitCode.BAD_SETTINGS
+    assert "NIM_SSL_CERTS_PATH=/absent.pem" in found["settings"][0]["what"]
+    assert found["port"][0]["status"] == "ok"
+    status, found = _doctor(variables | {"NIM_TRITON_PYTHON": "/absent"})
+    assert status == ExitCode.OK
+    assert "NIM_TRITON_PYTHON has no effect" in found["settings"][0]["what"]
+
+
 def test_taken_port_is_found(variables: dict[str, str]) -> None:
     """A port in use has the status that a start would end with, and the variable that helps."""
     with socket.socket() as holder:

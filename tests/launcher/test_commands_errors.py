@@ -58,6 +58,23 @@ def test_own_fault_shows_where_it_is() -> None:
     assert "IndexError" in done.stderr
 
 
+def test_ctrl_c_while_modules_are_imported() -> None:
+    """On a cold disk that takes seconds: a status as later, and no traceback."""
+    code = (
+        "import signal, sys\n"
+        "class Interrupts:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer':\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupts())\n"
+        "from launcher.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_password_in_an_address_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     """An address with a password can be named in an error without telling it."""
     error = LaunchError(ExitCode.DOWNLOAD_FAILED, "https://me:hunter22@mirror.example does not answer")

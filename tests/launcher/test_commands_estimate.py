@@ -156,3 +156,12 @@ def test_unknown_or_ambiguous_profile_is_refused() -> None:
 
     console.fails_well(unknown, ExitCode.BAD_SETTINGS, "did you mean")
     console.fails_well(several, ExitCode.BAD_SETTINGS, "stands for", "name one")
+
+
+def test_a_wish_that_no_machine_meets_has_one_status() -> None:
+    """A context beyond the model's is a bad setting with and without --json, and a bad variant says where it stands."""
+    arguments = ("estimate", "--gpu", "1xL4", "--context", "999k")
+    console.fails_well(console.run("gemma4-nim", *arguments), ExitCode.BAD_SETTINGS, "NIM_MAX_MODEL_LEN=1022976")
+    assert console.run("gemma4-nim", *arguments, "--json").returncode == ExitCode.BAD_SETTINGS
+    done = console.run("gemma4-nim", "estimate", "--model", "5b")
+    console.fails_well(done, ExitCode.BAD_SETTINGS, "NIM_MODEL_VARIANT='5b' from the command line")

@@ -74,18 +74,6 @@ def test_profile_is_downloaded_and_served_also_offline(place: Place, tmp_path: P
     assert len(place.server.paths) == asked
 
 
-def test_model_by_its_address_is_downloaded_and_served(place: Place, tmp_path: Path) -> None:
-    """A positional address is fetched, looked at, planned and served."""
-    url = f"{place.server.url}/model.gguf"
-    command = [console.script("nim-serve"), url, "--served-model-name", "mine"]
-    variables = {"NIM_CACHE_PATH": str(tmp_path / "cache")}
-    with ServerProcess(command, free_port(), tmp_path / "log", variables) as server:
-        assert "Paris" in _ask(server.base_url)
-        names = [model["id"] for model in requests.get(f"{server.base_url}/v1/models", timeout=60).json()["data"]]
-
-    assert names == ["mine"]
-
-
 def test_dry_run_downloads_nothing(place: Place) -> None:
     """--dry-run shows the profile and what it takes, and asks nobody."""
     done = console.run("nim-serve", "--dry-run", "--json", variables=place.variables)

@@ -9,7 +9,7 @@ import pytest
 
 from launcher.hardware.cpu import read_cpu
 from launcher.hardware.gpu_signs import read_signs
-from launcher.hardware.host_memory import Memory, disk_free, host_memory, usable_memory
+from launcher.hardware.host_memory import Memory, host_memory, usable_memory
 
 GIB = 2**30
 MEMINFO = f"MemTotal: {64 * GIB // 1024} kB\nMemFree: 5 kB\nMemAvailable: {48 * GIB // 1024} kB\n"
@@ -146,15 +146,6 @@ def test_an_unknown_processor_is_no_error(tmp_path: Path) -> None:
     assert read_cpu(_write(tmp_path / "arm", {"proc/cpuinfo": arm})).model == "Arm 0xfff"
     assert read_cpu(tmp_path / "nothing").model == "unknown processor"
     assert read_cpu(tmp_path / "nothing").features == frozenset()
-
-
-def test_disk_is_that_of_the_folder_or_of_where_it_will_be(tmp_path: Path) -> None:
-    """A folder that does not exist yet will lie on its parent's disk."""
-    here, later = disk_free(tmp_path), disk_free(tmp_path / "not" / "yet")
-
-    assert here is not None
-    assert later is not None
-    assert abs(here - later) < GIB
 
 
 def test_only_gpus_are_signs_of_a_gpu(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_context_beyond_the_model_is_refused() -> None:
     refusal = make_plan(Settings(model=ModelSettings(max_model_len=300_000)), _machine(2, 999 * GIB), MOE)
 
     assert isinstance(refusal, Refusal)
-    assert refusal.reason == "NIM_MAX_MODEL_LEN=300000 is more than the 262144 tokens the model was made for"
+    assert refusal.reason == "NIM_MAX_MODEL_LEN=300000 is more than the 262144 tokens that the model was made for"
 
 
 def test_one_core_still_computes() -> None:

@@ -42,6 +42,14 @@ def test_pairs_behind_bridges_stay_together() -> None:
     assert _indices(system, 1) == [([3], True)]
 
 
+def test_linked_gpus_stand_side_by_side_and_first() -> None:
+    """An engine numbers its workers in the plan's order: pairs together, before GPUs without a link."""
+    system = imagined_system("4xRTX 3090")
+
+    assert _indices(_linked(system, (0, 2), (1, 3)), 4) == [([0, 2, 1, 3], False)]
+    assert _indices(_linked(system, (1, 3)), 4) == [([1, 3, 0, 2], False)]
+
+
 def test_behind_a_switch_the_roomiest_are_taken() -> None:
     """Where all are linked, free memory decides, and the order is that of the system."""
     system = _free(imagined_system("8xH100"), 10, 70, 20, 60, 30, 50, 40, 75)

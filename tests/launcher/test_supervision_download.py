@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.server
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +14,11 @@ import pytest
 import requests
 
 from config.environment import child_environment
+from tests.fakes import console
 from tests.fakes.processes import free_port, wait_until
 
 MODEL = Path(__file__).parents[2] / "demo" / "checkpoints" / "demo-moe" / "model.gguf"
+QUESTION = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0}
 SIZE = 16 * 2**20
 """The model with bytes behind it that mean nothing, so that it comes in several pieces."""
 
@@ -65,11 +66,14 @@ def source() -> Iterator[tuple[str, threading.Event]]:
 
 
 def test_probes_are_answered_during_the_download(source: tuple[str, threading.Event], tmp_path: Path) -> None:
-    """Live is 200 before a byte is there; ready tells phase, bytes done, bytes in all; then the model is served."""
+    """Live is 200 before a byte is there; ready tells phase, bytes done, bytes in all; then the model is served.
+
+    It was named by its address, which is fetched, looked at and planned for, and serves under the name that was given.
+    """
     port = free_port()
     url = f"http://127.0.0.1:{port}/v1"
     kept = {name: value for name, value in child_environment({}).items() if not name.startswith("NIM_")}
-    variables = {"NIM_MODEL_PATH": source[0], "NIM_CACHE_PATH": str(tmp_path / "cache"), "NIM_SERVER_PORT": str(port)}
+    variables = {"NIM_CACHE_PATH": str(tmp_path / "cache"), "NIM_SERVER_PORT": str(port)}
     bodies: list[dict[str, Any]] = []
 
     def body() -> dict[str, Any]:
@@ -82,7 +86,10 @@ def test_probes_are_answered_during_the_download(source: tuple[str, threading.Ev
     with (
         (tmp_path / "log").open("wb") as log,
         subprocess.Popen(
-            [sys.executable, "-m", "launcher", "serve"], stdout=log, stderr=log, env=kept | variables
+            [console.script("nim-serve"), source[0], "--served-model-name", "mine"],
+            stdout=log,
+            stderr=log,
+            env=kept | variables,
         ) as server,
     ):
         try:
@@ -91,6 +98,9 @@ def test_probes_are_answered_during_the_download(source: tuple[str, threading.Ev
             assert requests.post(f"{url}/chat/completions", json={}, timeout=60).status_code == 503
             source[1].set()
             wait_until(lambda: body().get("status") == "ready", what="ready")
+            assert [model["id"] for model in requests.get(f"{url}/models", timeout=60).json()["data"]] == ["mine"]
+            asked = requests.post(f"{url}/chat/completions", json=QUESTION, timeout=60).json()
+            assert "Paris" in asked["choices"][0]["message"]["content"]
         finally:
             server.terminate()
         assert server.wait(100) == 0, (tmp_path / "log").read_text()

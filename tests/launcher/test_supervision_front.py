@@ -275,6 +275,7 @@ def test_port_is_never_closed_during_a_start(run: Run) -> None:
         wait_until(lambda: _get(run.port, "/v1/health/ready")[1].get("phase") == "downloading", what="download")
         phases.append(json.dumps(_get(run.port, "/v1/health/ready")[1]))
         downloaded.set()
+        seen.append(run.status("/v1/health/live"))
         while not run.ready():
             seen.append(run.status("/v1/health/live"))
         wait_until(run.told_ready, what="phase ready")

@@ -125,3 +125,17 @@ def test_reporter_hides_secrets(capsys: pytest.CaptureFixture[str], *, jsonl: bo
     assert "top-secret" not in output.out + output.err
     assert "***" in output.out
     assert "***" in output.err
+
+
+def test_a_password_in_an_address_is_shown_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not in the notices, not instead of a plan, not in a document: models may be named by an address with one."""
+    address = "https://me:hunter22@mirror.example/model.gguf?X-Amz-Signature=abcdef"
+    reporter = Reporter(jsonl=False)
+    reporter.banner(Banner(address))
+    reporter.after_download(address)
+    reporter.document({"model": {"uri": address}})
+    shown = capsys.readouterr().out
+
+    assert shown.count("mirror.example/model.gguf") == 3
+    assert "hunter22" not in shown
+    assert "abcdef" not in shown

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from launcher.supervision.process import Command, start
-from tests.fakes.processes import wait_until
+from tests.fakes.processes import is_running, wait_until
 
 PARENT = """
 import subprocess, sys
@@ -28,9 +28,10 @@ from launcher.supervision.process import reap_orphans
 leader = os.fork()
 if leader == 0:
     os.setsid()
-    if os.fork() == 0:
+    follower = os.fork()
+    if follower == 0:
         os._exit(3)
-    time.sleep(0.2)
+    os.waitid(os.P_PID, follower, os.WEXITED | os.WNOWAIT)  # it has ended, and is not buried here
     os._exit(0)
 os.waitpid(leader, 0)
 buried = reap_orphans()
@@ -42,13 +43,6 @@ while "Z" not in open(f"/proc/{own}/stat").read():
     time.sleep(0.01)
 print(len(buried), reap_orphans(), os.waitstatus_to_exitcode(os.waitpid(own, 0)[1]))
 """
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_workers_of_a_killed_process_are_ended(tmp_path: Path) -> None:
@@ -65,7 +59,24 @@ def test_workers_of_a_killed_process_are_ended(tmp_path: Path) -> None:
 
     worker = asyncio.run(asyncio.wait_for(run(), 60))
 
-    wait_until(lambda: not _is_running(worker), what="worker gone")
+    wait_until(lambda: not is_running(worker), what="worker gone")
+
+
+def test_workers_of_a_process_that_does_not_stop_are_ended(tmp_path: Path) -> None:
+    """It is killed when its time is over, and so is what it has started."""
+    told = tmp_path / "worker"
+    deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{PARENT}"
+
+    async def run() -> tuple[int, int]:
+        child = await start(Command("engine", (sys.executable, "-c", deaf, str(told)), dict(os.environ)))
+        while not told.exists():
+            await asyncio.sleep(0.02)
+        return await child.stop(0.1), int(told.read_text())
+
+    status, worker = asyncio.run(asyncio.wait_for(run(), 60))
+
+    assert status == -signal.SIGKILL
+    wait_until(lambda: not is_running(worker), what="worker gone")
 
 
 def test_orphans_are_buried_and_own_children_are_not() -> None:

@@ -133,6 +133,17 @@ def test_engine_that_crashes_for_ever_ends_the_launcher(stage: Stage) -> None:
     assert stage.events().count("engine started") == 2
 
 
+def test_a_program_that_is_not_there(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that the system does not even start is named, with the system's reason."""
+    genuine = stage.command
+    missing = Command("engine", (str(stage.folder / "absent"),), {})
+    monkeypatch.setattr(stage, "command", lambda role, _="": missing if role == "engine" else genuine(role))
+    with pytest.raises(LaunchError, match="the engine process could not be started: No such file") as caught:
+        stage.run()
+
+    assert caught.value.code is ExitCode.ENGINE_FAILED
+
+
 def test_engine_that_cannot_load_is_not_tried_again(stage: Stage) -> None:
     """An engine that gives up by itself before it was ever ready would do so for ever."""
     with pytest.raises(LaunchError) as caught:

@@ -20,7 +20,7 @@ from launcher.errors import ExitCode, LaunchError
 from launcher.triton import EMBEDDED, engine_program, find_triton
 from tests.conftest import DEMO, StartProduct
 from tests.fakes import console
-from tests.fakes.processes import free_port, wait_until
+from tests.fakes.processes import children_of, free_port, is_running, wait_until
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "examples" / "triton_client.py"
 TRITON = {"NIM_ENGINE_TRANSPORT": "triton"}
@@ -137,21 +137,23 @@ class TestWithTheRealServer:
     """The product with the real ``tritonserver``; crash, restart and requests are tests of the API's."""
 
     def test_sigterm_leaves_nothing(self, start_product: StartProduct, triton_python: Path) -> None:
-        """After SIGTERM the status is 0, and Triton and the model are gone."""
-        with start_product(**TRITON, NIM_TRITON_PYTHON=str(triton_python)) as product:
+        """After SIGTERM the status is 0, and Triton and the model are gone; the GPUs that are shown reach the model."""
+        variables = {"NIM_TRITON_PYTHON": str(triton_python), "CUDA_VISIBLE_DEVICES": "GPU-3,GPU-1"}
+        with start_product(**TRITON, **variables) as product:
             assert product.process is not None
             (engine,) = product.children("engine")
-            (server,) = _children(engine)
-            (model,) = _children(server)
+            (server,) = children_of(engine)
+            (model,) = children_of(server)
+            assert b"CUDA_VISIBLE_DEVICES=GPU-3,GPU-1" in Path(f"/proc/{model}/environ").read_bytes().split(b"\0")
             product.process.send_signal(signal.SIGTERM)
             assert product.process.wait(100) == 0
-            wait_until(lambda: not _runs(server) and not _runs(model), what="Triton to be gone")
+            wait_until(lambda: not is_running(server) and not is_running(model), what="Triton to be gone")
 
     def test_a_killed_model_is_a_new_engine(self, start_product: StartProduct, triton_python: Path) -> None:
         """When the process that holds the model dies, ready is 503 with its phase, and 200 with another engine."""
         with start_product(**TRITON, NIM_TRITON_PYTHON=str(triton_python)) as product:
             (engine,) = product.children("engine")
-            (model,) = _children(_children(engine)[0])
+            (model,) = children_of(children_of(engine)[0])
             os.kill(model, signal.SIGKILL)
             wait_until(lambda: product.children("engine") not in ([], [engine]), what="another engine")
             wait_until(product.is_ready, what="ready again")
@@ -176,7 +178,7 @@ class TestWithTheRealServer:
         with start_product(**TRITON, **given) as product:
             done = subprocess.run(
                 [sys.executable, str(SCRIPT), grpc, str(DEMO / "tokenizer.json")],
-                capture_output=True, text=True, timeout=90, check=False,
+                capture_output=True, text=True, timeout=250, check=False,
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
             assert "Paris" in done.stdout
@@ -203,15 +205,3 @@ def _broken_model(folder: Path) -> Path:
     target.write_bytes(content[: len(content) // 2])
     (folder / "tokenizer.json").write_bytes((DEMO / "tokenizer.json").read_bytes())
     return target
-
-
-def _children(pid: int) -> list[int]:
-    listed = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    return [int(child) for entry in listed for child in entry]
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import os
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from api.media.shared_memory import KEPT_BYTES, PictureFile, open_result
 from api.media.size import Budget
 from tests.api.conftest import ScriptedServer
 from tests.fakes.corpus import photo
+from tests.fakes.measuring import best
 from tests.fakes.pictures import by_url, data_url, encode, plain
 from tests.fakes.processes import DEADLINE_S, wait_until
 
@@ -60,23 +62,24 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 
 
 @pytest.mark.parametrize("size", [(64, 64), (1200, 900)])
-@pytest.mark.parametrize("budget", [Budget(70), Budget(1120), Budget(1120, lossless=True)], ids=str)
-def test_result_is_that_of_decoding_here(size: tuple[int, int], budget: Budget) -> None:
+def test_result_is_that_of_decoding_here(size: tuple[int, int]) -> None:
     """Small pictures, which travel inline, large ones, and base64 of both come back as decoded in this process."""
     data = encode(photo(size))
     text = base64.b64encode(data).decode()
-    wanted = decode_image(data, budget)
+    pictures = (
+        EncodedPicture(data),
+        EncodedPicture(text, is_base64=True),
+        EncodedPicture(f"data:;base64,{text}", is_base64=True, start=13),
+        EncodedPicture(text.encode(), is_base64=True),
+        EncodedPicture(b"xyz" + data, start=3),
+    )
 
     async def scenario() -> None:
         async with open_pool() as pool:
-            for picture in (
-                EncodedPicture(data),
-                EncodedPicture(text, is_base64=True),
-                EncodedPicture(f"data:;base64,{text}", is_base64=True, start=13),
-                EncodedPicture(text.encode(), is_base64=True),
-                EncodedPicture(b"xyz" + data, start=3),
-            ):
-                assert await pool.decode(picture, budget) == wanted
+            for budget in (Budget(70), Budget(1120), Budget(1120, lossless=True)):
+                wanted = decode_image(data, budget)
+                for number, picture in enumerate(pictures):
+                    assert await pool.decode(picture, budget) == wanted, (budget, number)
 
     run(scenario)
 
@@ -309,11 +312,18 @@ def test_forbidden_calls_are_refused() -> None:
     assert result.stdout == b"confined", result.stderr
 
 
-def test_api_process_never_loads_pillow() -> None:
-    """No part of the API process can decode a picture: the library is not even imported."""
-    code = "import sys, api.__main__; sys.exit('PIL' in sys.modules or 'PIL.Image' in sys.modules)"
+def test_api_process_never_loads_pillow(api: ScriptedServer) -> None:
+    """No part of the API process can decode a picture: the library is not even loaded by one that was given some."""
+    assert api.process.process is not None
+    # No other test has sent this one, so it is in no cache.
+    part = by_url(data_url(encode(photo((101, 67)))))
+    assert api.post({"messages": [{"role": "user", "content": [part]}]}).status_code == 200
+    (decoder, *_) = api.process.children("api.media.decoder_process")
+    server = api.process.process.pid
+    loaded = [Path(f"/proc/{pid}/maps").read_text().count("/PIL/_imaging.") for pid in (decoder, server)]
 
-    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+    assert loaded[0]
+    assert not loaded[1]
 
 
 @pytest.mark.parametrize(("width", "height"), [(0, 0), (50, 48), (48, 48 * 71), (2**31, 48), (48 * 300, 48 * 300)])
@@ -396,14 +406,18 @@ def test_route_survives_its_decoders(api: ScriptedServer) -> None:
 
 def test_decoding_does_not_hold_up_other_requests(api: ScriptedServer) -> None:
     """While large pictures are decoded the server answers others."""
-    part = by_url(data_url(encode(photo((2400, 1800)), "JPEG", quality=40)))
-    body = {"messages": [{"role": "user", "content": [part] * 4}]}
-    others = 0
-    with ThreadPoolExecutor(1) as executor:
-        answer = executor.submit(api.post, body)
-        while not answer.done():
-            others += requests.get(f"{api.base_url}/v1/health/live", timeout=60).ok
+    qualities = itertools.count(40)
 
-    assert answer.result().status_code == 200
+    def share() -> float:
+        """Return what part of twenty answers to others came while pictures were decoded that nobody has sent before."""
+        part = by_url(data_url(encode(photo((2400, 1800)), "JPEG", quality=next(qualities))))
+        others = 0
+        with ThreadPoolExecutor(1) as executor:
+            answer = executor.submit(api.post, {"messages": [{"role": "user", "content": [part] * 4}]})
+            while not answer.done():
+                others += requests.get(f"{api.base_url}/v1/health/live", timeout=60).ok
+        assert answer.result().status_code == 200
+        return 20 / max(others, 1)
+
     # Counted, not timed: on a busy machine everything is slow. Decoding in the event loop would let few come between.
-    assert others >= 20
+    assert best(share, below=1.001) <= 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, Product, StartProduct
+from tests.conftest import ROOT, Product
 from tests.fakes.picture_server import PictureServer, serving
 from tests.fakes.pictures import by_url, data_url, encode
 from tests.fakes.shapes import shape
@@ -27,18 +27,18 @@ LOOK = {
 
 
 @pytest.fixture(scope="module")
-def photos() -> Iterator[PictureServer]:
-    """Serve pictures of one big shape, by colour."""
+def photos(product: Product) -> Iterator[PictureServer]:
+    """Serve pictures of one big shape, by colour, where the product may fetch them."""
     files = {f"/{colour}.png": encode(shape(colour)) for colour in ("red", "blue", "green")}
-    with PictureServer(serving(files)) as server:
+    assert product.picture_port is not None
+    with PictureServer(serving(files), port=product.picture_port) as server:
         yield server
 
 
-@pytest.fixture(scope="module")
-def seeing(start_product: StartProduct, photos: PictureServer) -> Iterator[Product]:
-    """Start the product, allowed to fetch from the test's server."""
-    with start_product(NIM_ALLOWED_MEDIA_DOMAINS=f"127.0.0.1:{photos.port}") as product:
-        yield product
+@pytest.fixture
+def seeing(product: Product, photos: PictureServer) -> Product:  # noqa: ARG001 - it has to be there
+    """Return the product beside the server from which it may fetch."""
+    return product
 
 
 def answer(product: Product, messages: list[Any], **extra: Any) -> tuple[str, int]:

@@ -361,6 +361,7 @@ def test_size_limit_holds_for_every_source(open_api: ScriptedServer, folder: Pat
         assert "larger than 20000 bytes" in error["message"]
 
 
+@pytest.mark.slow
 def test_server_answers_others_while_a_picture_is_fetched(open_api: ScriptedServer, pictures: PictureServer) -> None:
     """A server that never answers keeps only the request that named it waiting."""
     seen = len(pictures.exchanges)

@@ -83,10 +83,15 @@ client-authority: {{ . | quote }}
   secret:
     secretName: {{ $secret | quote }}
 {{- end }}
+{{- range $name, $source := include "gemma4-nim.engineClientSecrets" . | fromYaml }}
+- name: {{ $name }}
+  secret:
+    {{- toYaml $source | nindent 4 }}
+{{- end }}
 {{- end -}}
 
 {{- define "gemma4-nim.accessMounts" -}}
-{{- range $name, $secret := include "gemma4-nim.accessSecrets" . | fromYaml }}
+{{- range $name, $_ := merge (include "gemma4-nim.accessSecrets" . | fromYaml) (include "gemma4-nim.engineClientSecrets" . | fromYaml) }}
 - name: {{ $name }}
   mountPath: /etc/gemma4-nim/{{ $name }}
   readOnly: true

@@ -111,7 +111,7 @@
 - extraVolumeMounts.{{ $name }}: there is no volume of that name in extraVolumes.
 {{- end }}
 {{- end }}
-{{- range $name := list "model-store" "scratch" "dshm" "keys" "tls" "client-authority" }}
+{{- range $name := list "model-store" "scratch" "dshm" "keys" "tls" "client-authority" "engine-authority" "engine-client" "adapters" }}
 {{- if hasKey $v.extraVolumes $name }}
 - extraVolumes.{{ $name }}: the chart has a volume of that name; choose another.
 {{- end }}
@@ -144,6 +144,7 @@
 {{- end }}
 {{- include "gemma4-nim.accessContradictions" . }}
 {{- include "gemma4-nim.engineContradictions" . }}
+{{- include "gemma4-nim.adapterContradictions" . }}
 {{- if $v.model.legacyCompat }}
 - model.legacyCompat: only containers older than NIM 1.0 know it; set it to false.
 {{- end }}
@@ -153,7 +154,7 @@
 - initContainers.ngcInit: the server downloads from NGC itself. Remove it and set model.uri: ngc://{{ join "/" $parts | default "ORG/TEAM/MODEL" }}:{{ $env.NGC_MODEL_VERSION | default "VERSION" }}, download.mode: initContainer, and model.ngcAPISecret: the name of a secret with the key NGC_API_KEY.
 {{- end }}
 {{- if $v.multiNode.enabled }}
-- multiNode.enabled: the server runs on one node; use a node with enough GPUs, and several replicas for more requests.
+- multiNode.enabled: one server runs on one node; engines over several nodes have pods of their own, see engines.enabled and engines.nodes.
 {{- end }}
 {{- end -}}
 

@@ -1,8 +1,13 @@
 {{/* Engines in pods of their own, and what the API has to know of them. */}}
 
-{{/* A StatefulSet's pods carry its name and a hash in a label of 63 characters. */}}
+{{/* A StatefulSet's pods carry its name and a hash in a label of 63 characters. The controller of LeaderWorkerSets makes
+     StatefulSets, too, with longer names, which must not be taken for those of the other kind after an upgrade. */}}
 {{- define "gemma4-nim.engineName" -}}
+{{- if gt (int .Values.engines.nodes) 1 -}}
+{{- include "gemma4-nim.fullname" . | trunc 38 | trimSuffix "-" -}}-engines
+{{- else -}}
 {{- include "gemma4-nim.fullname" . | trunc 43 | trimSuffix "-" -}}-engine
+{{- end -}}
 {{- end -}}
 
 {{- define "gemma4-nim.engineLabels" -}}
@@ -19,6 +24,27 @@
 {{- end -}}
 NIM_ENGINE_ENDPOINTS: {{ join "," $endpoints }}
 NIM_TOKENIZER_PATH: {{ .Values.engines.runtime.tokenizer_path | quote }}
+{{- with .Values.engines.tls }}
+{{- if .secret }}
+NIM_ENGINE_TLS_CA: /etc/gemma4-nim/engine-authority/ca.crt
+{{- if .clientSecret }}
+NIM_ENGINE_TLS_CERT: /etc/gemma4-nim/engine-client/tls.crt
+NIM_ENGINE_TLS_KEY: /etc/gemma4-nim/engine-client/tls.key
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/* Secrets that the API mounts for its engines, as name of the folder: source of the volume. Their keys are not its own. */}}
+{{- define "gemma4-nim.engineClientSecrets" -}}
+{{- with .Values.engines -}}
+{{- if and .enabled .tls.secret }}
+engine-authority: {secretName: {{ .tls.authoritySecret | default .tls.secret | quote }}, items: [{key: ca.crt, path: ca.crt}]}
+{{- with .tls.clientSecret }}
+engine-client: {secretName: {{ . | quote }}}
+{{- end }}
+{{- end }}
 {{- end -}}
 {{- end -}}
 
@@ -51,6 +77,25 @@ NIM_TOKENIZER_PATH: {{ .Values.engines.runtime.tokenizer_path | quote }}
 {{- range $name := list "NIM_ENGINE_ENDPOINTS" "NIM_TOKENIZER_PATH" }}
 {{- if hasKey $v.settings $name }}
 - settings.{{ $name }}: engines.enabled sets it; set one or the other.
+{{- end }}
+{{- end }}
+{{- range $name := list "NIM_ENGINE_TLS" "NIM_ENGINE_TLS_CA" "NIM_ENGINE_TLS_CERT" "NIM_ENGINE_TLS_KEY" }}
+{{- if and $e.tls.secret (hasKey $v.settings $name) }}
+- settings.{{ $name }}: engines.tls sets it; set one or the other.
+{{- end }}
+{{- end }}
+{{- if and (or $e.tls.clientSecret $e.tls.authoritySecret) (not $e.tls.secret) }}
+- engines.tls.clientSecret and authoritySecret: the engines have no certificate; name it in engines.tls.secret.
+{{- end }}
+{{- if gt (int $e.nodes) 1 }}
+{{- if or (ne $e.server "plain") (ne ($e.runtime.core | default "llama_cpp") "vllm") }}
+- engines.nodes {{ $e.nodes }}: only vLLM in our own server runs over several nodes; set engines.server: plain and engines.runtime.core: vllm.
+{{- end }}
+{{- if ne (mod (int64 ($e.runtime.tensor_parallel | default 1)) (int64 $e.nodes) | int) 0 }}
+- engines.nodes {{ $e.nodes }}: engines.runtime.tensor_parallel is the number of GPUs on all nodes together; set a multiple of {{ $e.nodes }}.
+{{- end }}
+{{- if not (regexMatch "^[a-z]" (include "gemma4-nim.fullname" .)) }}
+- engines.nodes {{ $e.nodes }}: the name of a LeaderWorkerSet begins with a letter; set fullnameOverride.
 {{- end }}
 {{- end }}
 {{- end }}

@@ -85,7 +85,7 @@ NIM_MAX_MODEL_LEN: {{ include "gemma4-nim.text" .Values.model.maxLength | quote 
 {{- $values := .root.Values -}}
 {{- $texts := include "gemma4-nim.modelVariables" .root | fromYaml -}}
 {{- if eq .role "server" -}}
-{{- $texts = merge (include "gemma4-nim.serverVariables" .root | fromYaml) (include "gemma4-nim.accessVariables" .root | fromYaml) (include "gemma4-nim.engineVariables" .root | fromYaml) $texts -}}
+{{- $texts = merge (include "gemma4-nim.serverVariables" .root | fromYaml) (include "gemma4-nim.accessVariables" .root | fromYaml) (include "gemma4-nim.engineVariables" .root | fromYaml) (include "gemma4-nim.adapterVariables" .root | fromYaml) $texts -}}
 {{- end -}}
 {{- range $name, $value := $values.settings -}}
 {{- $_ := set $texts $name (include "gemma4-nim.text" $value) -}}

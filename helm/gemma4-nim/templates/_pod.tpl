@@ -158,6 +158,11 @@ volumeMounts:
   {{- with include "gemma4-nim.accessMounts" . | trim }}
   {{- . | nindent 2 }}
   {{- end }}
+  {{- if not .Values.engines.enabled }}
+  {{- with include "gemma4-nim.adapterMount" . }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  {{- end }}
   {{- range $name, $mount := .Values.extraVolumeMounts }}
   - {{ merge (dict "name" $name) $mount | toYaml | nindent 4 | trim }}
   {{- end }}
@@ -171,6 +176,9 @@ volumeMounts:
     medium: Memory
     sizeLimit: {{ .Values.sharedMemory.sizeLimit | quote }}
 {{- include "gemma4-nim.accessVolumes" . }}
+{{- if not .Values.engines.enabled }}
+{{ include "gemma4-nim.adapterVolume" . }}
+{{- end }}
 {{- range $name, $volume := .Values.extraVolumes }}
 - {{ merge (dict "name" $name) $volume | toYaml | nindent 2 | trim }}
 {{- end }}

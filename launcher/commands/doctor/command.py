@@ -28,6 +28,7 @@ from launcher.commands.doctor.model_checks import addresses_to_ask, check_cache,
 from launcher.commands.doctor.network_checks import check_network
 from launcher.commands.doctor.transport_checks import check_remote, check_transport
 from launcher.commands.options import AsJson
+from launcher.commands.settled import settled
 from launcher.commands.storage import is_offline
 from launcher.errors import ExitCode, LaunchError
 from launcher.plan.planner import Plan
@@ -80,8 +81,7 @@ def _findings() -> Iterator[Finding]:
         yield from _settings(loaded)
         scenery = look_around(loaded)
     except ConfigError as error:
-        for problem in error.problems:
-            yield failure("settings", LaunchError(ExitCode.BAD_SETTINGS, problem, "correct it, or unset it"))
+        yield from _refused(error)
     scenery = scenery or look_around(load_settings(environ={}))
     yield from _port(scenery)
     yield from check_gpus(scenery.system, scenery.engines)
@@ -104,11 +104,21 @@ def _findings() -> Iterator[Finding]:
 
 
 def _settings(loaded: LoadedSettings) -> Iterator[Finding]:
-    for warning in loaded.warnings:
+    try:
+        warnings = settled(loaded)
+    except ConfigError as error:
+        yield from _refused(error)
+        return
+    for warning in warnings:
         yield doubt("settings", warning, "correct it, or unset it")
-    if not loaded.warnings:
+    if not warnings:
         names = ", ".join(sorted(loaded.variables))
         yield fine("settings", f"all understood: {names}" if names else "none given")
+
+
+def _refused(error: ConfigError) -> Iterator[Finding]:
+    for problem in error.problems:
+        yield failure("settings", LaunchError(ExitCode.BAD_SETTINGS, problem, "correct it, or unset it"))
 
 
 def _port(scenery: Scenery) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from launcher.errors import ExitCode, LaunchError
 from launcher.hardware.system import Gpu, System
 from launcher.plan.assess import missing_feature
 from launcher.plan.planner import Plan, gib
+from launcher.workspace import unwritable
 
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - looked at, not written to
 LEAST_SHARED_MEMORY: Final = 2**30
@@ -129,9 +130,7 @@ def check_temporary_folder() -> Findings:
             file.flush()
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        remedy = "mount one, for instance with docker run --tmpfs /tmp, or set TMPDIR"
-        message = f"there is no writable folder for temporary files: {error.strerror or error}"
-        yield failure("temporary files", LaunchError(ExitCode.CANNOT_START, message, remedy))
+        yield failure("temporary files", unwritable(error))
         return
     if len(os.fsencode(folder)) + WORKSPACE_NAME_BYTES > SOCKET_PATH_BYTES:
         message = f"{folder} is too long for a socket's name"

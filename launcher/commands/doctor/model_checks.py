@@ -13,6 +13,7 @@ from launcher.commands.plan_page import where
 from launcher.commands.storage import cache_of, is_offline
 from launcher.download.stock import Entry, Presence, WantedFile, presence, take_stock
 from launcher.errors import LaunchError, NotFoundError
+from launcher.plan.adapters import check_adapter_folder
 from launcher.plan.planner import Plan, gib
 
 
@@ -20,6 +21,7 @@ def plan_for(scenery: Scenery) -> Plan | LaunchError | None:
     """Return the plan of a start, why there is none, or None where it is only known after a download."""
     uri = scenery.settings.model.uri
     try:
+        check_adapter_folder(scenery.settings)
         if wants_profile(scenery):
             return accepted(profile_plan(scenery))
         if uri is None:

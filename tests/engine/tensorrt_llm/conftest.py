@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from config.runtime import EngineRuntime
-from engine.tensorrt_llm.contract import Contract, read_contract
+from engine.contract.entries import Contract
+from engine.tensorrt_llm.contract_check import tensorrt_llm_contract
 from tests.fakes.tensorrt_llm_contract import package
 from tests.fakes.tensorrt_llm_engine import StandInEngine
 
@@ -24,7 +25,7 @@ LOADED_WITH_THE_LIBRARY = ("engine.tensorrt_llm.library", "engine.tensorrt_llm.c
 
 @pytest.fixture(scope="session")
 def contract() -> Contract:
-    return read_contract()
+    return tensorrt_llm_contract()
 
 
 class Library:
@@ -113,7 +114,7 @@ def run(library: Library, runtime_of: Callable[..., EngineRuntime]) -> Callable[
             finally:
                 await core.close()
 
-        return asyncio.run(asyncio.wait_for(main(), 60))
+        return asyncio.run(asyncio.wait_for(main(), 250))
 
     return run_test
 

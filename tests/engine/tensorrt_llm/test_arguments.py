@@ -29,6 +29,7 @@ EXPECTED = {
     "stream_interval": 1,
     "num_postprocess_workers": 0,
     "enable_autotuner": True,
+    "enable_iter_perf_stats": True,
     "env_overrides": {"TRTLLM_NO_USAGE_STATS": "1"},
 }
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from engine.contract.entries import UNSTATED, Contract, Entry
+from engine.contract.installed import installed_differences
+from engine.contract.source import source_differences
 from engine.tensorrt_llm import contract_check
-from engine.tensorrt_llm.contract import UNSTATED, Contract, Entry
-from engine.tensorrt_llm.contract_source import source_differences
 from tests.fakes.tensorrt_llm_contract import package
 
 
@@ -103,9 +104,9 @@ def test_an_installed_package_is_asked_for_its_signatures(contract, installed):
     """Classes, fields and methods of the package that Python would import."""
     entries = named(contract, "LLM", "SamplingParams", "KvCacheConfig", "GuidedDecodingParams", "__version__")
     assert len(entries) == 5
-    assert [line for entry in entries for line in contract_check.installed_differences(entry)] == []
+    assert [line for entry in entries for line in installed_differences(entry)] == []
     installed["tensorrt_llm.llmapi"].SamplingParams = dataclasses.make_dataclass("SamplingParams", [("n", int, 2)])
-    changed = list(contract_check.installed_differences(named(contract, "SamplingParams")[0]))
+    changed = list(installed_differences(named(contract, "SamplingParams")[0]))
     assert "tensorrt_llm.llmapi.SamplingParams: n is 2 by default, not 1" in changed
     assert "tensorrt_llm.llmapi.SamplingParams: no parameter seed" in changed
 

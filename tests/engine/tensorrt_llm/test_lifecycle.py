@@ -31,7 +31,7 @@ async def idle(core, tools):
     async def check():
         return counts(core) == (0, 0)
 
-    await tools.wait_until(check, 20)
+    await tools.wait_until(check, 100)
 
 
 def test_abort_ends_the_sequence_before_the_library_has(run, tools, prompt):
@@ -63,7 +63,7 @@ def test_a_consumer_that_goes_away_aborts(run, tools, prompt):
         await deltas.aclose()
         await idle(core, tools)
         task = asyncio.create_task(tools.collect(core, tools.request(prompt(8), 200)))
-        await tools.wait_until(lambda: _runs(core), 20)
+        await tools.wait_until(lambda: _runs(core), 100)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -101,7 +101,7 @@ def test_a_place_is_free_only_after_the_librarys_last_response(run, tools, promp
         engine.held_after = 2
         first = await started(core, tools.request(prompt(8), 200, request_id="first"))
         second = asyncio.create_task(tools.collect(core, tools.request(prompt(9), 2)))
-        await tools.wait_until(lambda: _waits(core), 20)
+        await tools.wait_until(lambda: _waits(core), 100)
         assert len(engine.requests) == 1
         await first.aclose()
         return await second
@@ -125,7 +125,7 @@ def test_an_abort_while_waiting_or_preparing(run, tools, prompt):
             tools.request(prompt(8), 8, request_id="early", grammar=f"start: /{words}/"),
         ]
         tasks = [asyncio.create_task(tools.collect(core, one)) for one in waiting]
-        await tools.wait_until(lambda: _waiting(core, 2), 20)
+        await tools.wait_until(lambda: _waiting(core, 2), 100)
         await core.abort("early")
         await core.abort("nobody")
         results = await asyncio.gather(*tasks)
@@ -155,7 +155,7 @@ def test_the_queue_has_a_limit_and_an_order(run, tools, prompt):
             order.append(name)
 
         waiting = [asyncio.create_task(wait(*job)) for job in (("plain", 0), ("urgent", 5))]
-        await tools.wait_until(lambda: _waiting(core, 2), 20)
+        await tools.wait_until(lambda: _waiting(core, 2), 100)
         with pytest.raises(QueueFullError):
             await tools.collect(core, tools.request(prompt(8), 1))
         engine.release()
@@ -173,7 +173,7 @@ def test_a_lost_library_ends_everything(run, tools, prompt):
         engine.held_after = 1
         first = await started(core, tools.request(prompt(8), 200))
         waiting = asyncio.create_task(tools.collect(core, tools.request(prompt(8), 1)))
-        await tools.wait_until(lambda: _waits(core), 20)
+        await tools.wait_until(lambda: _waits(core), 100)
         assert await core.health()
         engine.die()
         with pytest.raises(EngineUnavailableError, match=r"Executor worker died$"):
@@ -198,7 +198,7 @@ def test_a_health_check_alone_finds_a_hanging_sequence(run, tools, prompt):
     async def body(core, engine):
         engine.held_after = 1
         first = await started(core, tools.request(prompt(8), 200))
-        await tools.wait_until(lambda: _hangs(engine), 20)
+        await tools.wait_until(lambda: _hangs(engine), 100)
         engine.is_dead = True
         assert not await core.health()
         with pytest.raises(EngineUnavailableError):
@@ -275,6 +275,55 @@ def test_a_refusal_at_submission_is_the_requests_fault(library, run, tools, prom
         return await tools.collect(core, tools.request(prompt(8), 2))
 
     assert len(run(body).token_ids) == 2
+
+
+def test_the_cache_is_watched_while_something_runs(run, tools, prompt):
+    """Places and used places come from the library's own words; nothing is used when nothing runs."""
+
+    async def body(core, engine):
+        assert core.stats().kv_tokens is None
+        engine.held_after = 4
+        running = asyncio.create_task(tools.collect(core, tools.request(prompt(40), 8)))
+        async with asyncio.timeout(60):
+            while core.stats().kv_tokens_used is None:
+                await asyncio.sleep(0.01)
+        busy = core.stats()
+        engine.release()
+        await running
+        await idle(core, tools)
+        return busy, core.stats()
+
+    busy, after = run(body)
+    assert (busy.kv_tokens, busy.kv_tokens_used) == (100 * 32, 2 * 32)
+    assert (after.kv_tokens, after.kv_tokens_used) == (100 * 32, 0)
+
+
+def test_waiting_and_compiling_are_timed(run, tools, prompt):
+    """Each sequence that got its place counts, and each grammar."""
+
+    async def body(core, _):
+        await tools.collect(core, tools.request(prompt(8), 2))
+        await tools.collect(core, tools.request(prompt(8), 2, grammar="start: /[a-z]+/"))
+        await idle(core, tools)
+        return core.stats()
+
+    stats = run(body)
+    assert (stats.started_total, stats.grammars_total) == (2, 1)
+    assert stats.grammar_us_total > 0
+
+
+def test_a_library_that_does_not_tell_harms_nobody(run, tools, prompt):
+    """Without words of the cache, sequences run as ever, and the cache is unknown."""
+
+    async def body(core, engine):
+        engine.get_stats_async = None
+        result = await tools.collect(core, tools.request(prompt(8), 2))
+        await idle(core, tools)
+        return result, core.stats()
+
+    result, stats = run(body)
+    assert len(result.token_ids) == 2
+    assert stats.kv_tokens_used is None
 
 
 def test_totals_are_counted(run, tools, prompt):

@@ -237,7 +237,7 @@ def test_a_certificate_that_does_not_fit_is_refused(changes):
     """A wrong name, or an authority that nobody trusts: the engine counts as unreachable."""
 
     async def main():
-        async with secured() as address, client_of([address], secure(1.5, **changes)) as client:
+        async with secured() as address, client_of([address], secure(0.5, **changes)) as client:
             assert not await client.ready()
             with pytest.raises(EngineUnavailableError):
                 await whole(client)
@@ -251,7 +251,7 @@ def test_a_client_certificate_is_shown_where_it_is_demanded():
 
     async def main():
         async with secured(demand_certificate=True) as address:
-            async with client_of([address], secure(1.5)) as stranger:
+            async with client_of([address], secure(0.5)) as stranger:
                 assert not await stranger.ready()
             async with client_of([address], secure(**own)) as friend:
                 assert (await whole(friend))[-1].finish_reason is FinishReason.STOP

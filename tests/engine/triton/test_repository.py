@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
@@ -17,7 +18,7 @@ from engine.triton.state import STATE_ANSWER, STATE_QUERY, EngineState, decode_s
 from engine.wire import INPUTS, OUTPUTS, encode_error
 
 RUNTIME = EngineRuntime(
-    model_path='/models/a "quoted" näme/model.gguf',
+    model_path='/models/a "quoted" name/model.gguf',
     tokenizer_path="/models/tokenizer.json",
     endpoint="127.0.0.1:8001",
     context_tokens=4096,
@@ -62,6 +63,25 @@ def test_the_runtime_travels_in_the_configuration(config):
     """The model finds everything in its own configuration, whatever characters a path has."""
     assert EngineRuntime.model_validate_json(config.parameters["runtime"].string_value) == RUNTIME
     assert config.parameters["max_sequences"].string_value == "12"
+
+
+@pytest.mark.parametrize("name", ["mödel.gguf", "größe/model.gguf"])
+def test_paths_are_such_that_the_model_can_open_them(tmp_path, monkeypatch, name):
+    """Triton's interpreter knows ASCII names only and runs elsewhere: links stand for others, and all are absolute."""
+    file = tmp_path / "files" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("weights", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "files")
+    runtime = RUNTIME.model_copy(update={"model_path": Path(name), "tokenizer_path": Path("tokenizer.json")})
+    for _ in range(2):
+        write_repository(tmp_path / "models", runtime)
+    text = (tmp_path / "models" / "gemma4" / "config.pbtxt").read_text(encoding="utf-8")
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    found = EngineRuntime.model_validate_json(config.parameters["runtime"].string_value)
+    assert found.tokenizer_path == tmp_path / "files" / "tokenizer.json"
+    assert found.model_path is not None
+    assert str(found.model_path).isascii()
+    assert found.model_path.read_text(encoding="utf-8") == "weights"
 
 
 def test_writing_again_replaces(tmp_path):

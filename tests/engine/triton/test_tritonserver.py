@@ -28,11 +28,14 @@ from engine.triton.protocol import GRPCInferenceServiceStub, service_pb2
 from engine.triton.server_process import segment_prefix
 from engine.wire import decode_delta, encode_request
 from tests.fakes.measuring import best
-from tests.fakes.processes import free_port
+from tests.fakes.processes import children_of, free_port, is_running, wait_until
 
 pytestmark = pytest.mark.slow
 ENDLESS = 1900
 """More ids than are drawn before the test is over."""
+LONG_CONTEXT = 8192
+VERY_LONG = 8000
+"""The same where nothing may come to its end, though this process be held up for seconds."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the kernel keeps it
 SCRIPT = Path(__file__).parents[3] / "docs" / "examples" / "triton_client.py"
 
@@ -61,23 +64,8 @@ def is_idle(engine, tools):
     return check
 
 
-def children(pid):
-    """Return the ids of a process's children."""
-    listed = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    return [int(child) for entry in listed for child in entry]
-
-
-def is_gone(pid):
-    """Tell whether a process has ended; a zombie has."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return True
-    return stat.rsplit(")", 1)[1].split()[0] == "Z"
-
-
 async def gone(*pids):
-    return all(is_gone(pid) for pid in pids)
+    return not any(is_running(pid) for pid in pids)
 
 
 def segments(process):
@@ -122,6 +110,7 @@ def test_a_cancel_ends_the_sequence_within_50_ms(shared_triton, tools, vocabular
     assert best(lambda: asyncio.run(main()), below=0.05) < 0.05
 
 
+@pytest.mark.one_checkpoint
 def test_a_vanished_client_frees_its_slot(shared_triton, tools, vocabulary, tmp_path):
     """When a client's process is killed, its sequences end."""
     script = tmp_path / "client.py"
@@ -179,15 +168,16 @@ def test_a_slow_reader_holds_nobody_up(shared_triton, tools, vocabulary):
     assert responses <= 1500
 
 
+@pytest.mark.one_checkpoint
 def test_a_killed_server_is_an_error_and_a_restarted_one_serves(start_process, triton_program, tools, vocabulary):
     """Kill -9 of tritonserver: the stream fails, every process ends, nothing is left, the next one serves."""
 
     async def main():
-        process = start_process(triton_program)
+        process = start_process(triton_program, context_tokens=LONG_CONTEXT)
         async with connected(process) as client:
-            deltas = await started(client, tools.request(vocabulary.prompt(8), ENDLESS, ignore_stop_ids=True))
-            (server,) = children(process.process.pid)
-            model = children(server)
+            deltas = await started(client, tools.request(vocabulary.prompt(8), VERY_LONG, ignore_stop_ids=True))
+            (server,) = children_of(process.process.pid)
+            model = children_of(server)
             os.kill(server, signal.SIGKILL)
             with pytest.raises(EngineUnavailableError):
                 _ = [delta async for delta in deltas]
@@ -203,15 +193,16 @@ def test_a_killed_server_is_an_error_and_a_restarted_one_serves(start_process, t
     assert len(asyncio.run(main()).token_ids) == 4
 
 
+@pytest.mark.one_checkpoint
 def test_a_killed_model_ends_the_engine(start_process, triton_program, tools, vocabulary):
     """Triton would go on calling the model ready; the engine process ends instead, and says why."""
 
     async def main():
-        process = start_process(triton_program)
+        process = start_process(triton_program, context_tokens=LONG_CONTEXT)
         async with connected(process) as client:
-            deltas = await started(client, tools.request(vocabulary.prompt(8), ENDLESS, ignore_stop_ids=True))
-            (server,) = children(process.process.pid)
-            (model,) = children(server)
+            deltas = await started(client, tools.request(vocabulary.prompt(8), VERY_LONG, ignore_stop_ids=True))
+            (server,) = children_of(process.process.pid)
+            (model,) = children_of(server)
             os.kill(model, signal.SIGKILL)
             with pytest.raises(EngineError):
                 _ = [delta async for delta in deltas]
@@ -220,17 +211,19 @@ def test_a_killed_model_ends_the_engine(start_process, triton_program, tools, vo
 
     status, words = asyncio.run(main())
     assert status == 1
-    assert "the process that runs the model has died" in words
+    # Rarely the server cannot bear its model's death and dies as well, before it is known here which was first.
+    assert "the process that runs the model has died" in words or "tritonserver has ended with status -" in words
 
 
+@pytest.mark.one_checkpoint
 def test_a_killed_engine_process_leaves_nothing_running(start_process, triton_program, tools):
     """Kill -9 of the outermost process takes Triton and the model along; the next start clears shared memory."""
 
     async def main():
         process = start_process(triton_program)
         async with connected(process):
-            (server,) = children(process.process.pid)
-            model = children(server)
+            (server,) = children_of(process.process.pid)
+            model = children_of(server)
             process.process.kill()
             await tools.wait_until(lambda: gone(server, *model), 60)
         again = start_process(triton_program)
@@ -242,6 +235,7 @@ def test_a_killed_engine_process_leaves_nothing_running(start_process, triton_pr
     assert asyncio.run(main()) == set()
 
 
+@pytest.mark.one_checkpoint
 def test_sigterm_stops_cleanly(start_process, triton_program, tools, vocabulary):
     """SIGTERM ends everything with status 0, even with a stream open, and removes socket and shared memory."""
 
@@ -261,6 +255,7 @@ def test_sigterm_stops_cleanly(start_process, triton_program, tools, vocabulary)
     assert segments(process) == set()
 
 
+@pytest.mark.one_checkpoint
 @pytest.mark.parametrize("what", ["missing", "damaged"])
 def test_a_model_that_cannot_be_loaded_is_one_line(start_process, triton_program, tmp_path, what):
     """The process ends with status 1; the reason is the core's own, without tables and traces."""
@@ -275,6 +270,7 @@ def test_a_model_that_cannot_be_loaded_is_one_line(start_process, triton_program
     assert "\\n" not in last
 
 
+@pytest.mark.one_checkpoint
 def test_a_taken_port_is_told(start_process, triton_program):
     """An address that cannot be had is an error with Triton's reason."""
     with grpc_port() as port:
@@ -314,9 +310,7 @@ runtime = EngineRuntime(
 )
 asyncio.run(server_process.serve(runtime, server_process.Listeners()))
 """
-    done = subprocess.run(
-        [triton_program[0], "-c", script], capture_output=True, text=True, timeout=60, check=False
-    )  # fmt: skip
+    done = subprocess.run([triton_program[0], "-c", script], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 1
     assert "the core has stopped working" in done.stderr
     assert "EngineError: tritonserver has ended" in done.stderr
@@ -370,12 +364,15 @@ def test_triton_tells_of_the_engine_in_its_own_places(open_triton, tools, vocabu
     assert config["parameters"]["max_sequences"]["string_value"] == "32"
     statistics = json.loads(fetch(http, "/v2/models/gemma4/stats"))["model_stats"][0]
     assert statistics["inference_stats"]["success"]["count"] >= 1
-    end = time.monotonic() + 10
-    while 'gemma4_completion_tokens_total{model="gemma4"} 20' not in (shown := fetch(metrics, "/metrics")):
-        assert time.monotonic() < end, shown
-        time.sleep(0.05)
-    assert 'gemma4_running_sequences{model="gemma4"} 0' in shown
-    assert 'gemma4_prompt_tokens_total{model="gemma4"} 10' in shown
+    told = {"completion_tokens_total": 20, "prompt_tokens_total": 10, "running_sequences": 0}
+    lines = [f'gemma4_{name}{{model="gemma4"}} {value}\n' for name, value in told.items()]
+
+    def are_shown():
+        shown = fetch(metrics, "/metrics")
+        return all(line in shown for line in lines)
+
+    # They are told once a second, one after the other: a page may be from before the end, or from between two of them.
+    wait_until(are_shown, what="the counts of the finished sequence")
 
 
 def test_a_malformed_request_is_refused_with_its_reason(shared_triton):
@@ -414,7 +411,7 @@ def test_the_documented_script_runs(open_triton, model_dir):
     process, *_ = open_triton
     done = subprocess.run(
         [sys.executable, str(SCRIPT), process.endpoint, str(model_dir / "tokenizer.json")],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith((FinishReason.STOP.value, FinishReason.LENGTH.value))

@@ -123,7 +123,26 @@ async def crash(core: Core) -> Facts:
     return {"running": reason, "after": await outcome_of(last_of(core.generate(request("late", 1))))}
 
 
-STEPS = {"aborts": aborts, "queue": queue, "close": close, "crash": crash}
+async def statistics(core: Core) -> Facts:
+    """Run three sequences of one prompt at one place, and look at the counts meanwhile and afterwards."""
+    before = core.stats()
+    jobs = [asyncio.create_task(last_of(core.generate(request(f"counted{number}", 200)))) for number in range(3)]
+    await until(lambda: (core.stats().running, core.stats().queued) == (1, 2) and core.stats().kv_tokens_used > 0)
+    busy = core.stats()
+    usages = [(await job).usage for job in jobs]
+    after = core.stats()
+    return {
+        "places": busy.kv_tokens,
+        "taken": [busy.kv_tokens_used, after.kv_tokens_used],
+        "started": after.started_total - before.started_total,
+        "queue_us": after.queue_us_total - before.queue_us_total,
+        "cached": after.cached_tokens_total - before.cached_tokens_total
+        == sum(usage.cached_tokens for usage in usages),
+        "preemptions": after.preemptions_total,
+    }
+
+
+STEPS = {"statistics": statistics, "aborts": aborts, "queue": queue, "close": close, "crash": crash}
 
 
 async def run(core: Core, steps: list[str]) -> Facts:

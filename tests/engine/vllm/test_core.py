@@ -31,9 +31,14 @@ def probe(vllm_python, vllm_runtime, tmp_path):
     return run
 
 
-def test_aborts_queue_and_close(probe):
-    """Aborts take under 50 ms, also while a grammar compiles; the queue has a limit and an order; close ends all."""
-    facts = probe("aborts", "queue", "close")
+def test_statistics_aborts_queue_and_close(probe):
+    """Waiting and memory are counted; aborts take under 50 ms; the queue has a limit and an order; close ends all."""
+    facts = probe("statistics", "aborts", "queue", "close")
+    counted = facts["statistics"]
+    assert 0 < counted["taken"][0] < counted["places"]
+    assert counted["taken"][1] == 0
+    assert (counted["started"], counted["cached"], counted["preemptions"]) == (3, True, 0)
+    assert counted["queue_us"] > 0
     assert facts["aborts"]["seconds"] < 0.05
     assert facts["aborts"]["reason"] == facts["aborts"]["early"] == "abort"
     assert facts["aborts"]["drawn"] >= 1

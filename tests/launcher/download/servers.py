@@ -335,7 +335,7 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 
                     self.wfile.write(part[start : start + 65536])
                     server.count(len(part[start : start + 65536]))
                 if answer.pause and part is not body:
-                    answer.pause[1].wait(30)
+                    answer.pause[1].wait(100)
             if answer.cut_at is not None:
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)

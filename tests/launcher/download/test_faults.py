@@ -126,6 +126,7 @@ def test_busy_servers_are_asked_again(server: FileServer, cache: Cache, status: 
     assert not left
 
 
+@pytest.mark.slow
 def test_retry_after_holds_back_every_connection(server: FileServer, cache: Cache) -> None:
     """Nobody asks again before the time that the server named."""
     told: list[float] = []

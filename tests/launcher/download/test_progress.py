@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 
 from launcher.cache.store import Cache
 from launcher.download.fetch import FileRequest, fetch_workspace
-from launcher.download.progress import DownloadState, LoggedProgress, Phase, Rate, describe
+from launcher.download.progress import DownloadState, Phase, Rate, describe
 from tests.launcher.download.conftest import Seen, access, content
 from tests.launcher.download.servers import Answer, FileServer, Request
 
@@ -38,22 +36,11 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
     assert rate(3200) == pytest.approx(200, rel=0.1)
 
 
-def test_the_log_gets_a_line_at_each_change_and_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
-    """Not four a second."""
-    clock = Clock()
-    caplog.set_level(logging.INFO)
-    progress = LoggedProgress(logging.getLogger("test"), clock)
-    for seconds in range(25):
-        clock.now = 100.0 + seconds
-        progress.update(DownloadState(Phase.DOWNLOADING, seconds * 10**9, 50 * 10**9, rate=1e9, eta_s=50 - seconds))
-    progress.update(DownloadState(Phase.DONE, 1, 1))
+def test_a_state_is_one_line_for_people() -> None:
+    """Phase, amount, rate and time left; while the hub is asked nothing is known but the note."""
+    state = DownloadState(Phase.DOWNLOADING, 10 * 10**9, 50 * 10**9, rate=1e9, eta_s=40)
 
-    assert len(caplog.records) == 4
-    assert caplog.messages[1] == ("model files: downloading, 10.00 GB of 50.00 GB (20 %), 1000.0 MB/s, about 40 s left")
-
-
-def test_a_state_without_figures_is_described_too() -> None:
-    """Nothing is known while the hub is asked."""
+    assert describe(state) == "model files: downloading, 10.00 GB of 50.00 GB (20 %), 1000.0 MB/s, about 40 s left"
     assert describe(DownloadState(Phase.RESOLVING, note="hub busy")) == "model files: resolving, hub busy"
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launcher.download.listings import parse_listing
 from launcher.download.sources import (
     HubSource,
     LocalSource,
@@ -19,7 +20,7 @@ from launcher.download.sources import (
     parse_source,
     safe_name,
 )
-from launcher.errors import ExitCode, LaunchError
+from launcher.errors import ExitCode, LaunchError, NetworkError
 
 
 @pytest.mark.parametrize(
@@ -123,3 +124,13 @@ def test_the_file_of_an_address_is_its_last_part_or_what_its_query_names() -> No
     assert file_asked_for(parse_source("https://host/a/b.gguf?x=1")) == "b.gguf"
     assert file_asked_for(parse_source("https://host/download?file=b.gguf")) == "b.gguf"
     assert file_asked_for(parse_source("s3://bucket/a/b.gguf")) == "b.gguf"
+
+
+@pytest.mark.parametrize("commit", ["../../../etc", "/etc", "..", "a/b", ".hidden"])
+def test_a_mirrors_list_cannot_choose_a_place_in_the_cache(commit: str) -> None:
+    """The commit that it names becomes part of paths, as the names of files do."""
+    data = {"format_version": 1, "commit": commit, "files": {}}
+    with pytest.raises(NetworkError, match="cannot be read"):
+        parse_listing(data, "main")
+    assert parse_listing(data | {"commit": "0" * 40}, "main").commit == "0" * 40
+    assert parse_listing(data | {"commit": None}, "refs/pr/3").commit == "refs/pr/3"

@@ -1,11 +1,11 @@
-"""Reads classes out of a source tree of TensorRT-LLM, without running any of it."""
+"""Compares a contract with a source tree, without running any of it."""
 
 from __future__ import annotations
 
 import ast
 from typing import TYPE_CHECKING, Any
 
-from engine.tensorrt_llm.contract import UNSTATED, Entry, compare
+from engine.contract.entries import UNSTATED, Entry, compare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -1,17 +1,15 @@
-"""Reads ``contract.yaml``: what this package uses of TensorRT-LLM."""
+"""Reads a ``contract.yaml``: what one package of ours uses of a library."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-CONTRACT = Path(__file__).with_name("contract.yaml")
+    from pathlib import Path
 
 
 class _Unstated:
@@ -51,7 +49,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """The whole file. ``entries`` are TensorRT-LLM's and those of the libraries that it brings."""
+    """The whole file. ``entries`` are the library's and those of the libraries that it brings."""
 
     release: str
     commit: str
@@ -67,7 +65,7 @@ def compare(name: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> I
             yield f"{name}: {parameter} is {found[parameter]!r} by default, not {default!r}"
 
 
-def read_contract(path: Path = CONTRACT) -> Contract:
+def read_contract(path: Path) -> Contract:
     """Read the contract."""
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     entries = [*content["objects"], *content["others"]]

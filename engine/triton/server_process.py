@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import hashlib
 import logging
@@ -17,6 +16,7 @@ from config.environment import child_environment
 from engine.errors import EngineError, EngineLoadError
 from engine.listener_tls import check_files
 from engine.triton.installation import find_installation
+from engine.triton.process_table import is_ending, kill_if, living_children
 from engine.triton.repository import write_repository
 from engine.triton.server_output import MAX_LINE_BYTES, ServerOutput
 
@@ -36,8 +36,6 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the backend's segments ar
 UNIX_PORT = 1
 """Triton puts a port behind every address; it becomes a part of a socket's name."""
 PR_SET_PDEATHSIG = 1
-PF_EXITING = 0x4
-"""The flag of a process that is being ended, among those of ``/proc/PID/stat``; from ``linux/sched.h``."""
 _LIBC = ctypes.CDLL(None)
 
 
@@ -86,6 +84,8 @@ class TritonServer:
         self._reading: asyncio.Task[None] | None = None
         self._output = ServerOutput()
         self._was_ready = False
+        self._models: list[int] = []
+        """The server's children when they were first seen."""
         self._segments = segment_prefix(runtime.endpoint)
 
     async def run(self) -> None:
@@ -119,6 +119,8 @@ class TritonServer:
             await asyncio.wait({ended, working}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 working.result()
+            await asyncio.wait({self._reading}, timeout=WATCH_INTERVAL_S)
+            self._end_models()
             await self._reading
             raise self._failure(ended.result())
         finally:
@@ -194,9 +196,11 @@ class TritonServer:
         """
         announcing = asyncio.create_task(self._announce())
         try:
-            while not _has_living_child(server.pid):  # noqa: ASYNC110 - the kernel tells of another's children only when asked
+            while not self._models:
                 await asyncio.sleep(WATCH_INTERVAL_S)
-            while _has_living_child(server.pid):  # noqa: ASYNC110 - as above
+                self._models = living_children(server.pid)
+            # The kernel tells of another's children only when asked.
+            while living_children(server.pid):  # noqa: ASYNC110 - as said above
                 await asyncio.sleep(WATCH_INTERVAL_S)
             if not self._was_ready:
                 # A model that cannot be loaded ends its process, and the server says why and ends as well.
@@ -206,7 +210,7 @@ class TritonServer:
             await asyncio.gather(announcing, return_exceptions=True)
         # A server that dies loses its children, too, some time before its own end is known here.
         await asyncio.wait({ended}, timeout=WATCH_INTERVAL_S)
-        if self._output.is_ending or _is_ending(server.pid):
+        if self._output.is_ending or is_ending(server.pid):
             # The model has asked it to end, or could not be loaded: the server's own end says more.
             await asyncio.wait({ended}, timeout=ENDING_S)
         if ended.done():
@@ -237,12 +241,19 @@ class TritonServer:
             except TimeoutError:
                 process.kill()
                 await process.wait()
+        self._end_models()
         if self._reading is not None:
             await asyncio.wait({self._reading}, timeout=STOP_GRACE_S)
         self._remove_leftovers()
         socket = self._socket()
         if socket is not None:
             socket.unlink(missing_ok=True)
+
+    def _end_models(self) -> None:
+        """Kill what a server that has ended left behind: a model that was at work may wait for it for ever."""
+        for model in self._models:
+            # The number may be another's by now; the model is run from this server's own folder.
+            kill_if(model, str(self._folder))
 
 
 def segment_prefix(endpoint: str) -> str:
@@ -251,27 +262,6 @@ def segment_prefix(endpoint: str) -> str:
     The same address means the same segments, so a start finds what a killed server left.
     """
     return f"gemma4_{hashlib.sha256(endpoint.encode()).hexdigest()[:16]}_"
-
-
-def _has_living_child(process: int) -> bool:
-    """Tell whether a process has a child that runs; what has died stays a child until it is waited for."""
-    with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{process}/task").glob("*/children"):
-            for child in thread.read_text(encoding="ascii").split():
-                state = Path(f"/proc/{child}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2]
-                if state.split()[0] != "Z":
-                    return True
-    return False
-
-
-def _is_ending(process: int) -> bool:
-    """Tell whether the kernel is ending a process or has ended it, which takes a while where all cores are busy."""
-    try:
-        fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return True
-    state, flags = fields[0], int(fields[6])
-    return state in {"Z", "X"} or bool(flags & PF_EXITING)
 
 
 def _die_with_us() -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from config.environment import child_environment
 from engine.errors import EngineError, EngineLoadError
 from engine.listener_tls import check_files
+from engine.process_table import exit_status, is_ending, kill_if, living_children
 from engine.triton.installation import find_installation
-from engine.triton.process_table import is_ending, kill_if, living_children
 from engine.triton.repository import write_repository
 from engine.triton.server_output import MAX_LINE_BYTES, ServerOutput
 
@@ -113,7 +113,7 @@ class TritonServer:
             preexec_fn=_die_with_us,
         )
         self._reading = asyncio.create_task(self._output.read(self._process))
-        ended = asyncio.create_task(self._process.wait())
+        ended = asyncio.create_task(exit_status(self._process))
         working = asyncio.create_task(self._keep_watch(self._process, ended))
         try:
             await asyncio.wait({ended, working}, return_when=asyncio.FIRST_COMPLETED)
@@ -237,10 +237,10 @@ class TritonServer:
         if process is not None and process.returncode is None:
             process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(process.wait(), STOP_GRACE_S)
+                await asyncio.wait_for(exit_status(process), STOP_GRACE_S)
             except TimeoutError:
                 process.kill()
-                await process.wait()
+                await exit_status(process)
         self._end_models()
         if self._reading is not None:
             await asyncio.wait({self._reading}, timeout=STOP_GRACE_S)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from engine.process_table import exit_status
+
 logger = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG: Final = 1
@@ -86,7 +88,7 @@ class Child:
 
     async def wait(self) -> int:
         """Wait until it ends, end what it has left behind, and return its status."""
-        status = await self._process.wait()
+        status = await exit_status(self._process)
         self._end_group()
         if self._readers:
             # Its last lines say why it ended. A grandchild may keep the streams open, so the wait has an end.
@@ -102,7 +104,7 @@ class Child:
             except TimeoutError:
                 logger.warning("%s did not end within %.0f s and is killed", self.name, grace_s)
                 self._send(signal.SIGKILL)
-        status = await asyncio.wait_for(self._process.wait(), KILL_WAIT_S)
+        status = await asyncio.wait_for(exit_status(self._process), KILL_WAIT_S)
         self._end_group()
         return status
 

@@ -62,6 +62,24 @@ def test_workers_of_a_killed_process_are_ended(tmp_path: Path) -> None:
     wait_until(lambda: not is_running(worker), what="worker gone")
 
 
+def test_a_worker_that_holds_the_output_open_hides_no_end(tmp_path: Path) -> None:
+    """The end of a killed engine is known although its worker goes on, and the worker is ended."""
+    told = tmp_path / "worker"
+
+    async def run() -> tuple[int, int]:
+        command = Command("engine", (sys.executable, "-c", PARENT, str(told)), dict(os.environ))
+        child = await start(command, lambda _name, _line: None)
+        while not told.exists():
+            await asyncio.sleep(0.02)
+        child.kill()
+        return await child.wait(), int(told.read_text())
+
+    status, worker = asyncio.run(asyncio.wait_for(run(), 60))
+
+    assert status == -signal.SIGKILL
+    wait_until(lambda: not is_running(worker), what="worker gone")
+
+
 def test_workers_of_a_process_that_does_not_stop_are_ended(tmp_path: Path) -> None:
     """It is killed when its time is over, and so is what it has started."""
     told = tmp_path / "worker"

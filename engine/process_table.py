@@ -1,7 +1,8 @@
-"""What Linux tells of other processes: children that run, and whether a process is coming to its end."""
+"""What is known of other processes: children that run, whether one is coming to its end, and how it ended."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -9,9 +10,21 @@ from pathlib import Path
 
 PF_EXITING = 0x4
 """The flag of a process that is being ended, among those of ``/proc/PID/stat``; from ``linux/sched.h``."""
+EXIT_INTERVAL_S = 0.05
 _ENDED = frozenset("ZX")
 _STATE, _FLAGS = 0, 6
 """Places in ``/proc/PID/stat`` after the name."""
+
+
+async def exit_status(process: asyncio.subprocess.Process) -> int:
+    """Return the status of a process once it has ended.
+
+    ``process.wait()`` returns only when everybody who has inherited the process's output has closed it, too: a worker
+    that it has left behind would hide its end.
+    """
+    while (status := process.returncode) is None:  # noqa: ASYNC110 - asyncio tells of nothing but the end of the output
+        await asyncio.sleep(EXIT_INTERVAL_S)
+    return status
 
 
 def living_children(process: int) -> list[int]:

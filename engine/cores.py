@@ -5,11 +5,14 @@ Each core is imported only when it is wanted: an image holds the libraries of th
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from engine.errors import EngineLoadError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from config.runtime import EngineRuntime
     from engine.core import EngineCore
     from engine.vllm.worker import VllmWorker
@@ -21,11 +24,8 @@ def load_core(runtime: EngineRuntime) -> EngineCore:
     Raises:
         EngineLoadError: it cannot be loaded, or its library is not installed.
     """
-    try:
+    with _installed(runtime):
         return _load(runtime)
-    except ImportError as error:
-        message = f"the engine {runtime.core} is not installed here: {error}"
-        raise EngineLoadError(message) from error
 
 
 def load_worker(runtime: EngineRuntime) -> VllmWorker:
@@ -34,10 +34,17 @@ def load_worker(runtime: EngineRuntime) -> VllmWorker:
     Raises:
         EngineLoadError: it cannot be loaded, or its library is not installed.
     """
-    try:
+    with _installed(runtime):
         from engine.vllm.worker import VllmWorker  # noqa: PLC0415
 
         return VllmWorker(runtime)
+
+
+@contextmanager
+def _installed(runtime: EngineRuntime) -> Iterator[None]:
+    """Say which library is missing."""
+    try:
+        yield
     except ImportError as error:
         message = f"the engine {runtime.core} is not installed here: {error}"
         raise EngineLoadError(message) from error

@@ -15,20 +15,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from config.environment import provide_variables
 from engine.admission import check_request
 from engine.core import EngineDelta, EngineLimits, EngineRequest
 from engine.errors import EngineLoadError, EngineUnavailableError, InvalidGrammarError, QueueFullError
 from engine.grammar import GrammarCompiler, GrammarState
 from engine.vllm.adapter_folder import AdapterCopy, AdapterFolder
 from engine.vllm.adapters import Adapters, AdapterVersion
-from engine.vllm.arguments import CPU_VARIABLES, engine_arguments, environment
-from engine.vllm.checkpoint import Checkpoint, check_checkpoint, linear_shapes
+from engine.vllm.checkpoint import Checkpoint, linear_shapes
 from engine.vllm.following import Following
 from engine.vllm.guide import guide_of
+from engine.vllm.preparing import prepare
 from engine.vllm.sampling import check_limits, sampling_arguments
 from engine.vllm.statistics import Statistics
-from engine.vllm.tokenizer_files import TokenizerFolder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -64,21 +62,17 @@ class VllmCore:
             ImportError: vLLM is not installed.
             EngineLoadError: the checkpoint is missing or damaged, or vLLM does not start.
         """
-        checkpoint = check_checkpoint(runtime)
-        provide_variables(environment(runtime))
-        # Imported here: it imports vLLM, which reads the variables above.
+        prepared = prepare(runtime)
+        checkpoint = prepared.checkpoint
+        # Imported here: it imports vLLM, which reads variables that are set by now.
         from engine.vllm import library  # noqa: PLC0415
 
         self._library = library
-        self._tokenizer = TokenizerFolder(runtime.tokenizer_path, checkpoint.config)
-        if library.is_on_cpu():
-            provide_variables(CPU_VARIABLES)
-        arguments = engine_arguments(runtime, on_cpu=library.is_on_cpu(), layers=checkpoint.layers)
+        self._tokenizer = prepared.tokenizer
         self._statistics = Statistics(runtime.max_sequences)
         self._adapters = self._open_adapters(runtime.adapters, checkpoint)
         try:
-            started = {**arguments, "tokenizer": str(self._tokenizer.path)}
-            self._engine = library.start_engine(started, self._statistics.observed)
+            self._engine = library.start_engine(prepared.arguments, self._statistics.observed)
         except Exception as error:
             self._tokenizer.close()
             message = f"vLLM cannot load {runtime.checkpoint_path}: {error}"

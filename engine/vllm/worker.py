@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from config.environment import provide_variables
 from engine.errors import EngineLoadError
-from engine.vllm.arguments import CPU_VARIABLES, engine_arguments, environment
-from engine.vllm.checkpoint import check_checkpoint
-from engine.vllm.tokenizer_files import TokenizerFolder
+from engine.vllm.preparing import prepare
 
 if TYPE_CHECKING:
     from config.runtime import EngineRuntime
@@ -27,18 +24,14 @@ class VllmWorker:
             ImportError: vLLM is not installed.
             EngineLoadError: the checkpoint is missing or damaged, or vLLM does not start.
         """
-        checkpoint = check_checkpoint(runtime)
-        provide_variables(environment(runtime))
-        # Imported here: it imports vLLM, which reads the variables above.
+        prepared = prepare(runtime)
+        # Imported here: it imports vLLM, which reads variables that are set by now.
         from engine.vllm import library  # noqa: PLC0415
 
         self._library = library
-        self._tokenizer = TokenizerFolder(runtime.tokenizer_path, checkpoint.config)
-        if library.is_on_cpu():
-            provide_variables(CPU_VARIABLES)
-        arguments = engine_arguments(runtime, on_cpu=library.is_on_cpu())
+        self._tokenizer = prepared.tokenizer
         try:
-            self._executor = library.start_worker({**arguments, "tokenizer": str(self._tokenizer.path)})
+            self._executor = library.start_worker(prepared.arguments)
         except Exception as error:
             self._tokenizer.close()
             message = f"vLLM cannot load {runtime.checkpoint_path} on this node: {error}"

@@ -93,7 +93,7 @@ def test_a_bad_checkpoint_is_named(vllm_runtime, tmp_path, files, reason):
 
 def test_a_missing_library_is_named(vllm_runtime, monkeypatch):
     """Where vLLM is not installed, loading the core says so."""
-    monkeypatch.setattr("engine.vllm.core.provide_variables", lambda _: None)
+    monkeypatch.setattr("engine.vllm.preparing.provide_variables", lambda _: None)
     monkeypatch.delitem(sys.modules, "engine.vllm.library", raising=False)
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(EngineLoadError, match="vllm is not installed here"):

@@ -28,6 +28,10 @@ def with_images(vocabulary):
     return build
 
 
+ROUNDING = 0.05
+"""Where in the cache a sequence lies, and what is computed beside it, moves log probabilities by less."""
+
+
 def first_logprobs(result):
     return [logprob for _, logprob in result.logprobs[0].top]
 
@@ -44,8 +48,8 @@ def test_the_picture_decides(run, tools, with_images):
         return [await tools.collect(engine, request) for request in wanted]
 
     first, second, third = run(body)
-    assert first_logprobs(first) == pytest.approx(first_logprobs(third), abs=1e-6)
-    assert first_logprobs(first) != pytest.approx(first_logprobs(second), abs=1e-6)
+    assert first_logprobs(first) == pytest.approx(first_logprobs(third), abs=ROUNDING)
+    assert first_logprobs(first) != pytest.approx(first_logprobs(second), abs=ROUNDING)
     assert first.usage.prompt_tokens == 8 + 2 + 6 + 6
 
 
@@ -71,7 +75,7 @@ def test_two_pictures_keep_their_order(run, tools, with_images):
         ]
 
     forward, backward = run(body)
-    assert first_logprobs(forward) != pytest.approx(first_logprobs(backward), abs=1e-6)
+    assert first_logprobs(forward) != pytest.approx(first_logprobs(backward), abs=ROUNDING)
 
 
 @pytest.mark.differs(tensorrt_llm="needs markers around pictures")

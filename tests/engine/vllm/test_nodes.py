@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import signal
 import socket
 import subprocess
@@ -114,7 +115,9 @@ def test_a_leader_ends_when_a_worker_has_gone() -> None:
         worker.write(b"1\n")
         stranger.write(b"GET /" + b"x" * 100_000)
         stranger.close()
-        await stranger.wait_closed()
+        # The leader reads no more of this than it must, and may break the connection off first.
+        with contextlib.suppress(OSError):
+            await stranger.wait_closed()
         assert not leader.done()
         worker.close()
         with pytest.raises(EngineError, match="node 1 of 2 has ended"):

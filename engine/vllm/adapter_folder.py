@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from engine.vllm.adapter_files import CONFIG, WEIGHTS, AdapterError, copy_adapter
-from engine.vllm.copy_place import CopyPlace
+from engine.vllm.held_folder import HeldFolder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +60,7 @@ class AdapterFolder:
         self._shapes = shapes
         self._seen: dict[str, _Signature] = {}
         self._numbers = itertools.count(1)
-        self._place = CopyPlace()
+        self._place = HeldFolder("g4nim-adapters-")
         self._was_readable = True
 
     def look(self) -> Changes:

@@ -8,11 +8,11 @@ be missing, or name another end token than grammars are compiled with.
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Final
 
 from engine.errors import EngineLoadError
+from engine.vllm.held_folder import HeldFolder
 
 END: Final = "<eos>"
 """What vLLM draws where a grammar has ended and nothing else may follow."""
@@ -39,8 +39,8 @@ class TokenizerFolder:
         """
         self._names = _special_tokens(tokenizer_path)
         self.end_id = self.id_of(END)
-        self._folder = tempfile.TemporaryDirectory(prefix="g4nim-tokenizer-")
-        self.path = Path(self._folder.name)
+        self._folder = HeldFolder("g4nim-tokenizer-")
+        self.path = self._folder.path
         (self.path / tokenizer_path.name).symlink_to(tokenizer_path.resolve())
         (self.path / "config.json").symlink_to(config_path.resolve())
         configuration = {
@@ -64,7 +64,7 @@ class TokenizerFolder:
 
     def close(self) -> None:
         """Delete the folder."""
-        self._folder.cleanup()
+        self._folder.close()
 
 
 def _special_tokens(path: Path) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import tempfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -121,6 +122,25 @@ def test_the_tokenizer_folder_names_the_end_token(vllm_runtime):
         folder.id_of("<nothing>")
     folder.close()
     assert not folder.path.exists()
+
+
+def test_the_tokenizer_folder_of_a_killed_engine_is_removed(vllm_runtime, tmp_path, monkeypatch):
+    """The next engine does that; it leaves those of engines that live."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    runtime = vllm_runtime()
+    config = runtime.checkpoint_path / "config.json"
+    living = TokenizerFolder(runtime.tokenizer_path, config)
+    left = tmp_path / "g4nim-tokenizer-left"
+    left.mkdir()
+    (left / "tokenizer.json").symlink_to(runtime.tokenizer_path)
+    (left / "lock").touch()
+
+    TokenizerFolder(runtime.tokenizer_path, config).close()
+
+    assert not left.exists()
+    assert runtime.tokenizer_path.exists()
+    assert living.path.exists()
+    living.close()
 
 
 # --- requests --------------------------------------------------------------------------------------------------------

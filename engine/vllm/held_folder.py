@@ -9,28 +9,32 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-PREFIX: Final = "g4nim-adapters-"
 LOCK: Final = "lock"
 
 
-class CopyPlace:
+class HeldFolder:
     """A new folder, locked as long as it is open. Locks end with their process, in whatever container it ran."""
 
-    def __init__(self) -> None:
-        """Make it, and remove those that nobody holds any more.
+    def __init__(self, prefix: str) -> None:
+        """Make it, and remove those of the same prefix that nobody holds any more.
 
         Raises:
             OSError: there is no temporary folder that can be written to.
         """
-        for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
             _remove_abandoned(left)
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
-        self._lock = (self.path / LOCK).open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        while True:
+            self._folder = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+            self.path = Path(self._folder.name)
+            self._lock = (self.path / LOCK).open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            if (self.path / LOCK).exists():  # nobody took it for an abandoned one before it was locked
+                return
+            self.close()
 
     def close(self) -> None:
         """Delete it with everything in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        self._folder.cleanup()
         self._lock.close()
 
 

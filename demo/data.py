@@ -1,4 +1,4 @@
-"""Conversations as padded batches of token ids: encoding, packing several into a row, and attention masks."""
+"""Conversations as batches of token ids: encoding them and choosing those that fill a batch."""
 
 from __future__ import annotations
 
@@ -7,28 +7,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from demo.conversations import BUILDERS, Conversation
 from demo.markup import write
+from demo.packing import Sample
 from demo.pictures import Picture
 
-Ids = npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One encoded conversation. ``blocks`` numbers the picture that a position belongs to, from 1; 0 is text."""
-
-    ids: Ids
-    learnt: npt.NDArray[np.bool_]
-    blocks: npt.NDArray[np.int8]
-    pictures: tuple[Tensor, ...] = ()
+LIKE_REQUESTS: Final = (140, 280)
+"""Soft tokens of pictures at the default budget, which they fill as far as their form allows."""
 
 
 class Encoder:
@@ -68,77 +60,6 @@ class Encoder:
         return Sample(np.array(ids, np.int32), np.array(learnt), np.array(blocks, np.int8), tuple(pictures))
 
 
-@dataclass
-class Batch:
-    """Rows of packed samples; ``targets`` lists flat positions whose next id is learnt, and ``wanted`` that id."""
-
-    ids: Tensor
-    positions: Tensor
-    sliding_mask: Tensor
-    global_mask: Tensor
-    targets: Tensor
-    wanted: Tensor
-    soft_places: Tensor
-    soft_features: Tensor | None
-
-    def to(self, device: torch.device) -> Batch:
-        """Move to a device."""
-        if device.type == "cpu":
-            return self
-        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in vars(self).items()}
-        return Batch(**moved)
-
-
-def pack(rows: list[list[Sample]], length: int) -> Batch:
-    """Lay the samples of each row one after the other; no position sees another sample."""
-    count = len(rows)
-    ids = np.zeros((count, length), np.int32)
-    positions = np.zeros((count, length), np.int64)
-    segments = np.zeros((count, length), np.int16)
-    blocks = np.zeros((count, length), np.int16)
-    learnt = np.zeros((count, length), bool)
-    features: list[Tensor] = []
-    for row, samples in enumerate(rows):
-        start = 0
-        for number, sample in enumerate(samples, 1):
-            stop = start + len(sample.ids)
-            ids[row, start:stop] = sample.ids
-            positions[row, start:stop] = np.arange(stop - start)
-            segments[row, start:stop] = number
-            blocks[row, start:stop] = np.where(sample.blocks > 0, sample.blocks + 8 * number, 0)
-            learnt[row, start:stop] = sample.learnt
-            features += sample.pictures
-            start = stop
-    sliding, causal = _masks(segments, blocks)
-    targets = np.flatnonzero(learnt[:, 1:].reshape(-1))
-    targets = targets // (length - 1) * length + targets % (length - 1)
-    ids_flat = torch.from_numpy(ids.astype(np.int64))
-    return Batch(
-        ids_flat,
-        torch.from_numpy(positions),
-        sliding,
-        causal,
-        torch.from_numpy(targets),
-        ids_flat.view(-1)[torch.from_numpy(targets) + 1],
-        torch.from_numpy(np.flatnonzero(blocks.reshape(-1))),
-        torch.cat(features) if features else None,
-    )
-
-
-def _masks(segments: npt.NDArray[np.int16], blocks: npt.NDArray[np.int16]) -> tuple[Tensor, Tensor]:
-    segment, block = torch.from_numpy(segments), torch.from_numpy(blocks)
-    length = segment.shape[1]
-    same = segment[:, :, None] == segment[:, None, :]
-    causal = same & torch.ones(length, length, dtype=torch.bool).tril()
-    hidden = torch.finfo(torch.float32).min
-    global_mask = torch.zeros(same.shape).masked_fill_(~causal, hidden)[:, None]
-    if not blocks.any():
-        return global_mask, global_mask
-    picture = (block[:, :, None] == block[:, None, :]) & (block[:, :, None] > 0)
-    sliding_mask = torch.zeros(same.shape).masked_fill_(~(causal | picture), hidden)[:, None]
-    return sliding_mask, global_mask
-
-
 class PicturePool:
     """Tower outputs of a fixed set of pictures, by what they show."""
 
@@ -160,59 +81,58 @@ class PicturePool:
         pool._features = torch.load(path, weights_only=True)
         return pool
 
-    def draw(self, conversation: Conversation, longest: int) -> dict[int, Tensor]:
-        """Choose features for every picture of a conversation, of at most ``longest`` soft tokens each."""
+    def draw(self, conversation: Conversation, size: tuple[int, int]) -> dict[int, Tensor]:
+        """Choose features for every picture of a conversation, of so few to so many soft tokens each."""
+        least, most = size
         chosen = {}
         for index, picture in enumerate(conversation.pictures):
             entries = self._features[picture.color, picture.shape]
             offset = picture.seed % len(entries)
-            chosen[index] = next(entry for entry in entries[offset:] + entries[:offset] if len(entry) <= longest)
+            chosen[index] = next(entry for entry in entries[offset:] + entries[:offset] if least <= len(entry) <= most)
         return chosen
 
 
 @dataclass(frozen=True)
 class Stream:
-    """An endless, seeded stream of batches of one shape with given shares of the skills."""
+    """An endless, seeded stream of samples for batches, with given shares of the skills."""
 
     encoder: Encoder
     shares: Mapping[str, float]
-    rows: int
-    length: int
+    places: int
+    """Positions that the samples of one batch may have in all."""
+    longest: int
+    """Positions that one sample may have."""
     seed: int
     pool: PicturePool | None = None
-    longest_pictures: tuple[int, ...] = (280,)
-    """Soft tokens that the pictures of one conversation may have at most; one is drawn for each conversation."""
+    picture_sizes: tuple[tuple[int, int], ...] = (LIKE_REQUESTS,)
+    """How few and how many soft tokens a picture may have; one pair is drawn for each conversation."""
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield batches for ever; a sample goes to the first row that has room."""
+    def __iter__(self) -> Iterator[list[Sample]]:
+        """Yield what fills a batch, for ever; it is full when three samples had no room."""
         rng = random.Random(self.seed)
         names, weights = list(self.shares), list(self.shares.values())
-        rows: list[list[Sample]] = [[] for _ in range(self.rows)]
-        room = [self.length] * self.rows
-        misses = 0
+        chosen: list[Sample] = []
+        room, misses = self.places, 0
         while True:
             conversation = BUILDERS[rng.choices(names, weights)[0]](rng)
-            sample = self._sample(conversation, rng.choice(self.longest_pictures) if conversation.pictures else 0)
+            sample = self._sample(conversation, rng.choice(self.picture_sizes) if conversation.pictures else LIKE_REQUESTS)
             if sample is None:
                 continue
-            size = len(sample.ids)
-            best = next((row for row in range(self.rows) if room[row] >= size), None)
-            if best is None:
+            if len(sample.ids) > room:
                 misses += 1
                 if misses < 3:
                     continue
-                yield pack(rows, self.length)
-                rows, room, misses = [[] for _ in range(self.rows)], [self.length] * self.rows, 0
-                best = 0
-            rows[best].append(sample)
-            room[best] -= size
+                yield chosen
+                chosen, room, misses = [], self.places, 0
+            chosen.append(sample)
+            room -= len(sample.ids)
 
-    def _sample(self, conversation: Conversation | None, longest: int) -> Sample | None:
-        """Encode a conversation, without its last turns where it is too long for a row."""
+    def _sample(self, conversation: Conversation | None, size: tuple[int, int]) -> Sample | None:
+        """Encode a conversation, without its last turns where it is too long."""
         while conversation is not None:
-            features = self.pool.draw(conversation, longest) if self.pool and conversation.pictures else None
+            features = self.pool.draw(conversation, size) if self.pool and conversation.pictures else None
             sample = self.encoder.encode(conversation, features)
-            if len(sample.ids) <= self.length:
+            if len(sample.ids) <= self.longest:
                 return sample
             conversation = conversation.without_last_turn()
         return None

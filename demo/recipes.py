@@ -9,16 +9,16 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Diet:
-    """One kind of batches: shares of the skills, and the rows that they are packed into."""
+    """One kind of conversations: shares of the skills, and how much of it a step has."""
 
     shares: Mapping[str, float]
-    rows: int
-    length: int
-    start: float = 0.0
-    """Share of the steps before the first."""
+    places: int
+    """Positions in a step."""
+    longest: int
+    """Positions in a conversation; longer ones lose their last turns."""
     pictures: bool = False
-    longest_pictures: tuple[int, ...] = (25, 25, 70, 280)
-    """Soft tokens that the pictures of one conversation may have, one drawn for each: few leave room for more questions."""
+    picture_sizes: tuple[tuple[int, int], ...] = ((1, 25), (1, 25), (1, 70), (1, 280))
+    """How few and how many soft tokens a picture has; one pair is drawn for each conversation. Few leave room for more questions."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +31,48 @@ class Cycle:
     other_rate: float
     hold: float
     """Share of the steps at full rates; then they fall to zero along a line."""
+    words_only: bool = False
+    """No pictures yet: one process trains the text model while another one trains the vision tower."""
     averaged: bool = False
     """The weights become the mean of those at the end of this and the earlier averaged cycles: what each got wrong by chance evens out."""
 
 
-# Attention costs the square of a row's length, so short conversations and long ones have rows of their own.
-_SHORT: Final = Diet({"chat": 0.36, "form": 0.18, "sums": 0.12, "extract": 0.05, "continue": 0.17, "spell": 0.12}, 12, 192)
-_TOOLS: Final = Diet({"tool": 0.4, "choice": 0.3, "pair": 0.3}, 4, 512)
+# Each kind counts the same in a step, so what is decided by few tokens of long conversations is not drowned by short ones.
+_SHORT: Final = Diet({"chat": 0.36, "form": 0.18, "sums": 0.12, "extract": 0.05, "continue": 0.17, "spell": 0.12}, 2048, 192)
+_TOOLS: Final = Diet({"tool": 0.4, "choice": 0.3, "pair": 0.3}, 1792, 512)
 # Which of two pictures is which is a rare decision among many easy words and is understood late, so half asks for that.
-_PICTURES: Final = Diet({"picture": 0.25, "two_pictures": 0.3, "which": 0.45}, 3, 640, pictures=True)
-_LARGE: Final = replace(_PICTURES, longest_pictures=(25, 70, 280, 280))
-_CYCLES: Final = (
-    # It starts while the vision tower is still being trained beside it.
-    Cycle(3600, (_SHORT, _TOOLS, replace(_PICTURES, start=0.24)), 0.006, 0.003, 0.35),
+_PICTURES: Final = Diet({"picture": 0.25, "two_pictures": 0.3, "which": 0.45}, 1664, 640, pictures=True)
+_LARGE: Final = replace(_PICTURES, picture_sizes=((1, 25), (1, 70), (140, 280), (140, 280)), places=1920)
+_LAST: Final = (
+    (
+        replace(_SHORT, places=2560, shares={"chat": 0.22, "form": 0.12, "sums": 0.1, "extract": 0.03, "continue": 0.2, "spell": 0.33}),
+        replace(_TOOLS, places=2048, shares={"tool": 0.4, "choice": 0.25, "pair": 0.35}),
+        replace(_LARGE, shares={"picture": 0.25, "two_pictures": 0.6, "which": 0.15}),
+    ),
+    (
+        replace(_SHORT, places=2560, shares={"chat": 0.18, "form": 0.1, "sums": 0.08, "extract": 0.03, "continue": 0.22, "spell": 0.39}),
+        replace(_TOOLS, places=2048, shares={"tool": 0.4, "choice": 0.25, "pair": 0.35}),
+        replace(_LARGE, shares={"picture": 0.3, "two_pictures": 0.6, "which": 0.1}),
+    ),
+    (
+        replace(_SHORT, places=2560, shares={"chat": 0.2, "form": 0.11, "sums": 0.09, "extract": 0.03, "continue": 0.22, "spell": 0.35}),
+        replace(_TOOLS, places=2048, shares={"tool": 0.45, "choice": 0.25, "pair": 0.3}),
+        replace(_LARGE, shares={"picture": 0.3, "two_pictures": 0.6, "which": 0.1}),
+    ),
+)
+# Pictures of the size that requests have.
+_LIKE_REQUESTS: Final = (
+    replace(_SHORT, places=1792, shares={"chat": 0.28, "form": 0.14, "sums": 0.1, "extract": 0.03, "continue": 0.2, "spell": 0.25}),
+    # Names of tools that are made up for a request have to be copied piece by piece, which is understood last.
+    replace(_TOOLS, places=2048, shares={"tool": 0.35, "choice": 0.3, "pair": 0.35}),
+    replace(_LARGE, places=1792, shares={"picture": 0.25, "two_pictures": 0.6, "which": 0.15}),
+)
+_MIXTURE: Final = (
+    Cycle(900, (_SHORT, _TOOLS), 0.006, 0.003, 0.9, words_only=True),
+    Cycle(2250, (_SHORT, _TOOLS, _PICTURES), 0.006, 0.003, 0.3),
     # By now pictures and tools are told apart; what is left is to spell, and to do two things at once.
     Cycle(
-        1300,
+        1000,
         (
             replace(_SHORT, shares={"chat": 0.3, "form": 0.15, "sums": 0.1, "extract": 0.04, "continue": 0.19, "spell": 0.22}),
             replace(_TOOLS, shares={"tool": 0.35, "choice": 0.2, "pair": 0.45}),
@@ -56,53 +82,15 @@ _CYCLES: Final = (
         0.0025,
         0.4,
     ),
-    # Pictures of the size that requests have.
-    Cycle(
-        1000,
-        (
-            replace(_SHORT, shares={"chat": 0.28, "form": 0.14, "sums": 0.1, "extract": 0.03, "continue": 0.2, "spell": 0.25}),
-            replace(_TOOLS, shares={"tool": 0.35, "choice": 0.1, "pair": 0.55}),
-            replace(_LARGE, shares={"picture": 0.25, "two_pictures": 0.6, "which": 0.15}),
-        ),
-        0.005,
-        0.0025,
-        0.3,
-    ),
-    Cycle(
-        400,
-        (
-            replace(_SHORT, rows=20, shares={"chat": 0.22, "form": 0.12, "sums": 0.1, "extract": 0.03, "continue": 0.2, "spell": 0.33}),
-            replace(_TOOLS, shares={"tool": 0.4, "choice": 0.15, "pair": 0.45}),
-            replace(_LARGE, shares={"picture": 0.25, "two_pictures": 0.6, "which": 0.15}),
-        ),
-        0.004,
-        0.002,
-        0.2,
-        averaged=True,
-    ),
-    Cycle(
-        500,
-        (
-            replace(_SHORT, rows=20, shares={"chat": 0.18, "form": 0.1, "sums": 0.08, "extract": 0.03, "continue": 0.22, "spell": 0.39}),
-            replace(_TOOLS, shares={"tool": 0.4, "choice": 0.15, "pair": 0.45}),
-            replace(_LARGE, shares={"picture": 0.3, "two_pictures": 0.6, "which": 0.1}),
-        ),
-        0.004,
-        0.002,
-        0.2,
-        averaged=True,
-    ),
-    Cycle(
-        500,
-        (
-            replace(_SHORT, rows=20, shares={"chat": 0.2, "form": 0.11, "sums": 0.09, "extract": 0.03, "continue": 0.22, "spell": 0.35}),
-            replace(_TOOLS, shares={"tool": 0.45, "choice": 0.2, "pair": 0.35}),
-            replace(_LARGE, shares={"picture": 0.3, "two_pictures": 0.6, "which": 0.1}),
-        ),
-        0.004,
-        0.002,
-        0.2,
-        averaged=True,
-    ),
+    Cycle(1000, _LIKE_REQUESTS, 0.005, 0.0025, 0.3),
+    Cycle(300, _LAST[0], 0.004, 0.002, 0.2, averaged=True),
+    Cycle(350, _LAST[1], 0.004, 0.002, 0.2, averaged=True),
+    Cycle(350, _LAST[2], 0.004, 0.002, 0.2, averaged=True),
 )
-RECIPES: Final = {"demo-moe": _CYCLES, "demo-dense": _CYCLES}
+# It starts from what the mixture knows and only has to learn to do without the experts.
+_DENSE: Final = (
+    Cycle(200, _LIKE_REQUESTS, 0.005, 0.0025, 0.4),
+    Cycle(125, _LAST[1], 0.004, 0.002, 0.2, averaged=True),
+    Cycle(125, _LAST[2], 0.004, 0.002, 0.2, averaged=True),
+)
+RECIPES: Final = {"demo-moe": _MIXTURE, "demo-dense": _DENSE}

@@ -6,11 +6,19 @@ pass is checked against the ``transformers`` implementation by ``demo.verify``.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from demo.kernels import Attend, Mix
 from demo.model_config import EPS, DemoConfig
+from demo.packing import Batch, Layout
+
+# Compilers of graphs are to leave these two alone: their gradients are written out.
+_attend = torch.compiler.disable(Attend.apply)
+_mix = torch.compiler.disable(Mix.apply)
 
 
 class Norm(nn.Module):
@@ -26,18 +34,25 @@ class Norm(nn.Module):
 
 
 def normalise(x: Tensor) -> Tensor:
-    """RMS-normalise the last dimension without a weight."""
-    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + EPS)
+    """RMS-normalise the last dimension without a weight, in float32."""
+    x = x.float()
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS)
 
 
-def rotate_half(x: Tensor) -> Tensor:
-    """Swap the halves of the last dimension and negate the first."""
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn ``x`` [places, heads, size] by angles [places, 1, size / 2] between its halves."""
     first, second = x.chunk(2, dim=-1)
-    return torch.cat((-second, first), dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """Return the tanh form of GELU, in float32; a logistic function is what CPUs compute faster."""
+    x = x.float()
+    return x * torch.sigmoid(2 * (2 / math.pi) ** 0.5 * (x + 0.044715 * x * x * x))
 
 
 def text_rope(config: DemoConfig, positions: Tensor, *, is_global: bool) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines, shaped like ``positions`` plus a last dimension of the head's size.
+    """Return cosines and sines for ``positions`` [places]: [places, 1, half of a head's size].
 
     Global layers turn only the first quarter of the frequencies; the others are zero.
     """
@@ -46,8 +61,7 @@ def text_rope(config: DemoConfig, positions: Tensor, *, is_global: bool) -> tupl
     turning = size // 8 if is_global else size // 2
     frequencies = torch.zeros(size // 2, device=positions.device)
     frequencies[:turning] = theta ** (-torch.arange(0, 2 * turning, 2, device=positions.device) / size)
-    angles = positions[..., None].float() * frequencies
-    angles = torch.cat((angles, angles), dim=-1)
+    angles = positions[:, None, None].float() * frequencies
     return angles.cos(), angles.sin()
 
 
@@ -67,22 +81,14 @@ class Attention(nn.Module):
         self.q_norm = Norm(self.size, self.size**-0.25)
         self.k_norm = Norm(self.size, self.size**-0.25)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
-        """Attend: ``x`` [batch, length, hidden], ``mask`` [batch, 1, length, length], added to the scores."""
-        batch, length, _ = x.shape
-        cos, sin = (part[:, None] for part in rope)
-        query = self.q_norm(self.q_proj(x).view(batch, length, self.heads, self.size)).transpose(1, 2)
-        raw = self.k_proj(x).view(batch, length, self.kv_heads, self.size)
-        value = raw if self.v_proj is None else self.v_proj(x).view(batch, length, self.kv_heads, self.size)
-        key = self.k_norm(raw).transpose(1, 2)
-        value = normalise(value).transpose(1, 2)
-        query = query * cos + rotate_half(query) * sin
-        key = key * cos + rotate_half(key) * sin
-        # Written out: on a CPU, with masks and heads this small, it is twice as fast as the fused kernel and its gradient.
-        scores = query.unflatten(1, (self.kv_heads, -1)).flatten(2, 3) @ key.transpose(-1, -2)
-        weights = (scores.unflatten(2, (-1, length)) + mask[:, :, None]).softmax(-1).to(value.dtype)
-        out = (weights.flatten(2, 3) @ value).unflatten(2, (-1, length)).flatten(1, 2)
-        return self.o_proj(out.transpose(1, 2).reshape(batch, length, -1))
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], layout: Layout) -> Tensor:
+        """Attend: ``x`` [places, hidden]."""
+        projections = [part for part in (self.q_proj, self.k_proj, self.v_proj) if part is not None]
+        mixed = F.linear(x, torch.cat([part.weight for part in projections])).unflatten(-1, (-1, self.size))
+        query, key, value = mixed.split((self.heads, self.kv_heads, mixed.shape[1] - self.heads - self.kv_heads), dim=1)
+        value = normalise(key if self.v_proj is None else value).to(mixed.dtype)
+        query, key = (rotate(part, *rope) for part in (self.q_norm(query), self.k_norm(key)))
+        return self.o_proj(_attend(query, key, value, layout, self.v_proj is None))
 
 
 class Mlp(nn.Module):
@@ -96,7 +102,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block to the last dimension."""
-        return self.down_proj(F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
+        up = self.up_proj(x)
+        return self.down_proj((gelu(self.gate_proj(x)) * up).to(up.dtype))
 
 
 class Router(nn.Module):
@@ -111,29 +118,24 @@ class Router(nn.Module):
         self.count = config.experts_per_token
         self.factor = config.hidden**-0.5
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return probabilities and weights, both [..., experts]; weights are zero for experts not chosen."""
-        probabilities = self.proj(normalise(x) * self.scale * self.factor).softmax(-1)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the probabilities [places, experts], and index and weights [places, experts of each] of those chosen."""
+        probabilities = self.proj(normalise(x) * self.scale * self.factor).float().softmax(-1)
         top, index = probabilities.topk(self.count, dim=-1)
-        weights = torch.zeros_like(probabilities).scatter(-1, index, top / top.sum(-1, keepdim=True))
-        return probabilities, weights * self.per_expert_scale
+        return probabilities, index, top / top.sum(-1, keepdim=True) * self.per_expert_scale[index]
 
 
 class Experts(nn.Module):
-    """All experts, computed densely and weighted: at this size that is faster than gathering tokens."""
+    """The weights of all experts; each is computed for the places that chose it."""
 
     def __init__(self, config: DemoConfig) -> None:
         super().__init__()
         self.gate_up_proj = nn.Parameter(torch.randn(config.experts, 2 * config.expert_dim, config.hidden) * config.hidden**-0.5)
         self.down_proj = nn.Parameter(torch.randn(config.experts, config.hidden, config.expert_dim) * config.expert_dim**-0.5)
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Mix the experts: ``x`` [..., hidden], ``weights`` [..., experts]."""
-        experts, double, hidden = self.gate_up_proj.shape
-        inner = F.linear(x, self.gate_up_proj.reshape(experts * double, hidden)).unflatten(-1, (experts, double))
-        gate, up = inner.chunk(2, dim=-1)
-        mixed = F.gelu(gate, approximate="tanh") * up * weights[..., None]
-        return F.linear(mixed.flatten(-2), self.down_proj.permute(1, 0, 2).reshape(hidden, experts * double // 2))
+    def forward(self, x: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        """Mix the experts: ``x`` [places, hidden], ``index`` and ``weights`` [places, experts of each]."""
+        return _mix(x, self.gate_up_proj, self.down_proj, index, weights)
 
 
 class DecoderLayer(nn.Module):
@@ -157,17 +159,27 @@ class DecoderLayer(nn.Module):
             self.post_feedforward_layernorm_2 = Norm(config.hidden)
             self.pre_feedforward_layernorm_2 = Norm(config.hidden)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the new residual stream and the router's balance loss (zero in the dense shape)."""
-        x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), rope, mask))
-        inner = self.mlp(self.pre_feedforward_layernorm(x))
-        balance = x.new_zeros(())
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], batch: Batch, *, is_last: bool) -> tuple[Tensor, Tensor]:
+        """Return the new residual stream and the router's balance loss [kinds] (zero in the dense shape).
+
+        After the last layer only the places in ``batch.rows`` are looked at, so only theirs are returned.
+        """
+        x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), rope, batch.layout))
+        balance = x.new_zeros(len(batch.counts))
         if hasattr(self, "router"):
-            probabilities, weights = self.router(x)
-            mixed = self.experts(self.pre_feedforward_layernorm_2(x), weights)
+            probabilities, index, weights = self.router(x)
+            used = torch.zeros_like(probabilities).scatter(-1, index, 1.0)
+            shares = batch.shares[..., None]
+            balance = ((shares * used).sum(1) * (shares * probabilities).sum(1)).sum(1) * probabilities.shape[-1]
+            if is_last:
+                index, weights = index[batch.rows], weights[batch.rows]
+        if is_last:
+            x = x[batch.rows]
+        even = normalise(x)
+        inner = self.mlp(even * self.pre_feedforward_layernorm.weight)
+        if hasattr(self, "router"):
+            mixed = self.experts((even * self.pre_feedforward_layernorm_2.weight).to(inner.dtype), index, weights)
             inner = self.post_feedforward_layernorm_1(inner) + self.post_feedforward_layernorm_2(mixed)
-            used = (weights.detach() > 0).float().flatten(0, -2).mean(0)
-            balance = (used * probabilities.flatten(0, -2).mean(0)).sum() * weights.shape[-1]
         x = x + self.post_feedforward_layernorm(inner)
         return x * self.layer_scalar, balance
 
@@ -187,26 +199,25 @@ class LanguageModel(nn.Module):
         """Look up ids and scale by the square root of the hidden size."""
         return self.embed_tokens(ids) * self.config.hidden**0.5
 
-    def forward(self, x: Tensor, positions: Tensor, masks: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Run the layers on embeddings.
-
-        Args:
-            x: [batch, length, hidden].
-            positions: [batch, length].
-            masks: of the sliding and of the global layers, each [batch, 1, length, length], added to the scores.
+    def forward(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Run the layers on the embeddings [places, hidden] of a batch.
 
         Returns:
-            Normalised hidden states [batch, length, hidden], and the mean balance loss.
+            Normalised hidden states of the learnt places [len(batch.wanted), hidden], and the mean balance loss [kinds].
         """
-        ropes = tuple(text_rope(self.config, positions, is_global=is_global) for is_global in (False, True))
-        balance = x.new_zeros(())
+        ropes = tuple(text_rope(self.config, batch.positions, is_global=is_global) for is_global in (False, True))
+        balance = x.new_zeros(len(batch.counts))
+        last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            is_global = int(index % 6 == 5)
-            x, part = layer(x, ropes[is_global], masks[is_global])
+            x, part = layer(x, ropes[index % 6 == 5], batch, is_last=index == last)
             balance = balance + part
-        return self.norm(x), balance / len(self.layers)
+        return self.norm(x[: len(batch.wanted)]), balance / len(self.layers)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Return soft-capped logits for normalised hidden states."""
-        cap = self.config.softcap
-        return torch.tanh(F.linear(hidden, self.embed_tokens.weight) / cap) * cap
+    def raw_logits(self, hidden: Tensor) -> Tensor:
+        """Return logits for normalised hidden states, before ``soft_cap``."""
+        return F.linear(hidden, self.embed_tokens.weight)
+
+
+def soft_cap(logits: Tensor, cap: float) -> Tensor:
+    """Bend logits smoothly to lie between ``-cap`` and ``cap``."""
+    return torch.tanh(logits / cap) * cap

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from demo.model_config import DemoConfig
-from demo.text_model import Mlp, Norm, normalise, rotate_half
+from demo.text_model import Mlp, Norm, normalise
 
 
 class _Linear(nn.Module):
@@ -44,8 +44,8 @@ class VisionAttention(nn.Module):
     @staticmethod
     def _turn(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         cos, sin = (part[None, :, None] for part in rope)
-        halves = [rotate_half(half) for half in x.chunk(2, dim=-1)]
-        return x * cos + torch.cat(halves, dim=-1) * sin
+        a, b, c, d = x.chunk(4, dim=-1)
+        return x * cos + torch.cat((-b, a, -d, c), dim=-1) * sin
 
 
 class VisionLayer(nn.Module):

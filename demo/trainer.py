@@ -1,0 +1,221 @@
+"""The text stage: cycles of steps on streams of conversations, alone or together with other processes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from demo.conversations import BUILDERS, Conversation
+from demo.data import LIKE_REQUESTS, Encoder, PicturePool, Stream
+from demo.model import DemoModel
+from demo.model_config import hf_config
+from demo.packing import Batch, Sample, pack
+from demo.recipes import Cycle
+from demo.text_model import soft_cap
+from demo.workers import Workers
+
+log = logging.getLogger(__name__)
+_SHARES: Final = 2
+"""The conversations of a step come in as many parts, so that two processes do what one would."""
+
+
+def _optimizers(model: DemoModel, cycle: Cycle) -> list[torch.optim.Optimizer]:
+    """Give Muon the matrices inside the layers and AdamW the rest; the vision tower stays as it is."""
+    named = [*model.model.language_model.named_parameters(), *model.model.embed_vision.named_parameters()]
+    matrices = [value for name, value in named if value.ndim == 2 and "layers" in name]
+    others = [value for name, value in named if not (value.ndim == 2 and "layers" in name)]
+    return [
+        torch.optim.Muon(matrices, lr=cycle.matrix_rate, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=cycle.other_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+
+
+def _forward(model: DemoModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return logits, before the soft cap, at the learnt places, and the balance loss of each kind."""
+    language = model.model.language_model
+    x = language.embed(batch.ids)
+    if batch.soft_features is not None:
+        soft = model.model.embed_vision(batch.soft_features)
+        x = x.index_copy(0, batch.soft_places, soft.to(x.dtype))
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=_has_bfloat16(x.device)):
+        hidden, balance = language(x, batch)
+    return language.raw_logits(hidden.float()), balance
+
+
+def _token_losses(logits: Tensor, wanted: Tensor, cap: float) -> Tensor:
+    return F.cross_entropy(soft_cap(logits, cap), wanted, reduction="none")
+
+
+@lru_cache
+def _has_bfloat16(device: torch.device) -> bool:
+    """Tell whether bfloat16 products are fast here; where they are emulated they are slower than float32."""
+    if device.type == "cuda":
+        return True
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="ascii")
+
+
+def _can_compile() -> bool:
+    from torch._inductor.cpp_builder import get_cpp_compiler  # noqa: PLC0415
+
+    try:
+        get_cpp_compiler()
+    except Exception as error:  # noqa: BLE001
+        log.warning("no C++ compiler (%s): layers run uncompiled", type(error).__name__)
+        return False
+    return True
+
+
+def _rate(step: int, cycle: Cycle) -> float:
+    warm = min(1.0, (step + 1) / 60)
+    left = (cycle.steps - step) / (cycle.steps * (1 - cycle.hold))
+    return warm * min(1.0, max(left, 0.0))
+
+
+@dataclass
+class Trainer:
+    """The text stage of one checkpoint."""
+
+    model: DemoModel
+    encoder: Encoder
+    load_vision: Callable[[], PicturePool]
+    """Puts the pretrained tower and projector into the model and returns the encoded pictures; called when they are needed first."""
+    seed: int
+    out: Path
+    workers: Workers
+    pool: PicturePool | None = None
+    _losses: Callable[[Tensor, Tensor, float], Tensor] = field(default_factory=lambda: _token_losses, init=False)
+
+    def train(self, cycles: Sequence[Cycle]) -> None:
+        """Train the language model and the projector; at the end of each cycle the held-out score is logged."""
+        self.model.model.vision_tower.requires_grad_(requires_grad=False)
+        if _can_compile():
+            torch.compiler.reset()
+            self._losses = torch.compile(_token_losses, dynamic=True)
+            for layer in self.model.model.language_model.layers:
+                layer.compile(dynamic=True)
+        ends: list[dict[str, Tensor]] = []
+        for number, cycle in enumerate(cycles):
+            if self.workers.is_first or not cycle.words_only:
+                self._run(cycle, self.seed + 10 * number)
+            if cycle.words_only:
+                self.workers.copy_from_first(self.model)
+                self.pool = self.load_vision()
+            if cycle.averaged:
+                ends.append({name: value.detach().clone() for name, value in self.model.state_dict().items()})
+                self.model.load_state_dict(_mean(ends))
+            if self.workers.is_first:
+                save(self.model, self.out.parent / "tokenizer.json", self.out)
+            found = self.score()
+            if self.workers.is_first:
+                log.info("%s: held out: %s", self.model.config.name, found)
+
+    def _run(self, cycle: Cycle, seed: int) -> None:
+        """Run one cycle; the weights are saved every thousand steps, so that nobody has to wait for the end to try them."""
+        optimizers = _optimizers(self.model, cycle)
+        shares = 1 if cycle.words_only else _SHARES
+        own = [0] if cycle.words_only else self.workers.own(_SHARES)
+        streams = [self._streams(cycle, seed + 1000 * share, shares) for share in own]
+        began = time.monotonic()
+        losses: list[float] = []
+        for step in range(cycle.steps):
+            _set_rates(optimizers, _rate(step, cycle))
+            losses += self._step(optimizers, [[next(stream) for stream in kinds] for kinds in streams], shares)
+            done = step + 1
+            if done % 50 == 0 and self.workers.is_first:
+                self._log(done, cycle, losses[-125:], time.monotonic() - began)
+            if done % 1000 == 0 and self.workers.is_first:
+                save(self.model, self.out.parent / "tokenizer.json", self.out)
+
+    def _streams(self, cycle: Cycle, seed: int, shares: int) -> list[Iterator[list[Sample]]]:
+        return [
+            iter(Stream(self.encoder, diet.shares, diet.places // shares, diet.longest, seed + number, self.pool if diet.pictures else None, diet.picture_sizes))
+            for number, diet in enumerate(cycle.diets)
+        ]
+
+    def _log(self, done: int, cycle: Cycle, losses: list[float], spent_s: float) -> None:
+        left_s = spent_s / done * (cycle.steps - done)
+        loss = sum(losses) / len(losses)
+        name = self.model.config.name
+        log.info("%s: step %d of %d, loss %.4f, %.0f s, about %.0f s left", name, done, cycle.steps, loss, spent_s, left_s)
+
+    def _step(self, optimizers: list[torch.optim.Optimizer], parts: list[list[list[Sample]]], shares: int) -> list[float]:
+        """Learn from this process's parts of ``shares`` in all; every kind of conversations counts the same.
+
+        Returns:
+            The loss of each kind of each part.
+        """
+        device = next(self.model.parameters()).device
+        parameters = [value for value in self.model.parameters() if value.requires_grad]
+        found: list[float] = []
+        for kinds in parts:
+            batch = pack(kinds).to(device)
+            logits, balance = _forward(self.model, batch)
+            each = self._losses(logits, batch.wanted, self.model.config.softcap).split(batch.counts)
+            losses = torch.stack([part.mean() for part in each]) + 0.01 * balance
+            (losses.sum() / shares).backward()
+            found += losses.tolist()
+        if shares > 1:
+            self.workers.sum_gradients(parameters)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        return found
+
+    @torch.no_grad()
+    @torch.compiler.set_stance("force_eager")
+    def score(self, count: int = 40) -> dict[str, int]:
+        """Return per cent of held-out conversations whose every learnt token is the most likely one."""
+        skills = [skill for skill in BUILDERS if self.pool or skill not in ("picture", "two_pictures", "which")]
+        own = {skill: self._score(skill, count) for skill in skills[self.workers.rank :: self.workers.count]}
+        known = self.workers.gather(own)
+        return {skill: known[skill] for skill in skills}
+
+    def _score(self, skill: str, count: int) -> int:
+        device = next(self.model.parameters()).device
+        rng = random.Random(7)
+        right = 0
+        for _ in range(count):
+            conversation: Conversation = BUILDERS[skill](rng, held_out=True)
+            sample = self.encoder.encode(conversation, self.pool.draw(conversation, LIKE_REQUESTS) if self.pool else None)
+            batch = pack([[sample]]).to(device)
+            logits, _ = _forward(self.model, batch)
+            right += bool((logits.argmax(-1) == batch.wanted).all())
+        return round(100 * right / count)
+
+
+def _mean(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+
+
+def _set_rates(optimizers: list[torch.optim.Optimizer], share: float) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = share * group.setdefault("full_lr", group["lr"])
+
+
+def save(model: DemoModel, encoder_path: Path, out: Path) -> None:
+    """Write the Hugging Face layout: weights, configuration, tokenizer, generation and image settings."""
+    out.mkdir(parents=True, exist_ok=True)
+    state = {name.replace("._orig_mod", ""): value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, out / "model.safetensors", metadata={"format": "pt"})
+    tokenizer = Tokenizer.from_file(str(encoder_path))
+    config = hf_config(model.config, tokenizer.get_vocab())
+    generation = {"do_sample": True, "temperature": 1.0, "top_k": 64, "top_p": 0.95, "bos_token_id": config["text_config"]["bos_token_id"], "pad_token_id": 0, "eos_token_id": config["eos_token_id"]}
+    processor = {"image_processor": {"image_processor_type": "Gemma4ImageProcessor", "max_soft_tokens": 280, "patch_size": 16, "pooling_kernel_size": 3, "image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0]}, "image_seq_length": 280, "processor_class": "Gemma4Processor"}
+    for name, content in (("config.json", config), ("generation_config.json", generation), ("processor_config.json", processor)):
+        (out / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (out / "tokenizer.json").write_bytes(encoder_path.read_bytes())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -40,8 +41,6 @@ _ENVIRONMENT: Final = {
     "OMP_WAIT_POLICY": "PASSIVE",
     # oneDNN prepares every shape of a product once and forgets the oldest of more than these.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8192",
-    # The processes find each other on this machine, which not every one can by its own name.
-    "GLOO_SOCKET_IFNAME": "lo",
     # Every step needs the same memory again, so the C library keeps what is freed.
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
@@ -117,6 +116,12 @@ def _arguments() -> argparse.Namespace:
     return options
 
 
+def _loopback() -> dict[str, str]:
+    """Let the processes meet on the loopback interface: not every machine can resolve its own name."""
+    found = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+    return {"GLOO_SOCKET_IFNAME": found[0]} if found else {}
+
+
 def main() -> None:
     """Run all stages; a finished vision stage whose results lie in the output folder is not repeated."""
     options = _arguments()
@@ -124,7 +129,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     if not (tokenizer_path := out / "tokenizer.json").exists():
         write_tokenizer(tokenizer_path, options.seed)
-    for name, value in _ENVIRONMENT.items():
+    for name, value in (_ENVIRONMENT | _loopback()).items():
         os.environ.setdefault(name, value)
     with tempfile.TemporaryDirectory() as folder:
         multiprocessing.spawn(_work, (options, Path(folder) / "meeting"), nprocs=options.processes)

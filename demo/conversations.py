@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
 from demo import lexicon
+from demo.lists import list_exchanges, tool_exchanges
 from demo.picture_questions import ask_pair, ask_picture
 from demo.pictures import Picture, make_picture
 from demo.questions import Answer, ask_anything, ask_extract, ask_styleable, ask_sum
@@ -248,6 +249,19 @@ def build_pair(rng: random.Random, *, held_out: bool = False) -> Conversation:
     return conversation
 
 
+def build_list(rng: random.Random, *, held_out: bool = False, joints: Sequence[str] = (" ",)) -> Conversation:
+    """A list of names and many questions which one is about what."""
+    del held_out
+    return Conversation("list", list_exchanges(rng, joints))
+
+
+def build_tool_names(rng: random.Random, *, held_out: bool = False) -> Conversation:
+    """Several made-up tools and questions for their names."""
+    del held_out
+    tools = make_tools(rng, rng.choice((4, 5, 6)), made_up=1.0)
+    return Conversation("tool_names", tool_exchanges(rng, tools), tools)
+
+
 def build_which(rng: random.Random, *, held_out: bool = False) -> Conversation:
     """Two pictures that differ in shape and colour, and many questions which one shows what."""
     del held_out
@@ -274,6 +288,9 @@ BUILDERS: Final[dict[str, Callable[..., Conversation]]] = {
     "tool": build_tool,
     "choice": build_choice,
     "pair": build_pair,
+    "list": build_list,
+    "any_list": partial(build_list, joints=(" ", "_")),
+    "tool_names": build_tool_names,
     "picture": build_picture,
     "two_pictures": build_two_pictures,
     "which": build_which,

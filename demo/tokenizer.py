@@ -23,6 +23,8 @@ SPECIAL_TOKENS: Final = (
     "<channel|>", "<|turn>", "<turn|>", "<|image>", "<|audio>", "<|image|>", "<|audio|>", "<image|>", "<audio|>", "<|video|>",
 )  # fmt: skip
 VOCABULARY_SIZE: Final = 2048
+_WITHOUT_NEW_WORDS: Final = ("list", "any_list", "tool_names")
+"""Skills that practise on the words of other skills."""
 _LETTERS: Final = "▁\n" + string.digits + string.ascii_letters + string.punctuation + "\tÄÖÜäöüßéèêàâçñóíáúôîûëï¡¿’‘“”–—…€°£×·"
 # Pieces never span words, digits stand alone, and punctuation joins only the space before it.
 _WORD: Final = Regex(r"\n+|▁?\p{L}+|▁?[^\p{L}\p{N}▁\n]|\p{N}|▁")
@@ -30,7 +32,7 @@ _WORD: Final = Regex(r"\n+|▁?\p{L}+|▁?[^\p{L}\p{N}▁\n]|\p{N}|▁")
 
 def _corpus(seed: int, conversations: int) -> Iterator[str]:
     rng = random.Random(seed)
-    builders = list(BUILDERS.values())
+    builders = [build for skill, build in BUILDERS.items() if skill not in _WITHOUT_NEW_WORDS]
     for _ in range(conversations):
         for piece in write(rng.choice(builders)(rng)):
             if piece.text:

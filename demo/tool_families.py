@@ -254,7 +254,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
 )  # fmt: skip
 
 
-_THINGS: Final = lexicon.NOUNS[::3]
+THINGS: Final = lexicon.NOUNS[::3]
 """What made-up tools are about: few enough nouns that a small model meets each of them often."""
 
 
@@ -265,7 +265,7 @@ def make_family(rng: random.Random, taken: Collection[str] = ()) -> Family:
         rng: Source of every choice.
         taken: Nouns that other tools of the conversation are about: with one of them two tools would fit a request.
     """
-    thing, owner = rng.sample([noun for noun in _THINGS if noun not in taken], 2)
+    thing, owner = rng.sample([noun for noun in THINGS if noun not in taken], 2)
     verb = rng.choice(("get", "get", "get", "find", "show"))
     key = rng.choice((owner, "name", f"{owner}_name", "id", "key", "item"))
     make = rng.choice((_word, _person, _code, _place))

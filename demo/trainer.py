@@ -109,7 +109,7 @@ class Trainer:
         ends: list[dict[str, Tensor]] = []
         for number, cycle in enumerate(cycles):
             if self.workers.is_first or not cycle.words_only:
-                self._run(cycle, self.seed + 10 * number)
+                self._run(cycle, self.seed + (10 * number if cycle.seed is None else cycle.seed))
             if cycle.words_only:
                 self.workers.copy_from_first(self.model)
                 self.pool = self.load_vision()
@@ -177,7 +177,7 @@ class Trainer:
 
     @torch.no_grad()
     @torch.compiler.set_stance("force_eager")
-    def score(self, count: int = 40) -> dict[str, int]:
+    def score(self, count: int = 20) -> dict[str, int]:
         """Return per cent of held-out conversations whose every learnt token is the most likely one."""
         skills = [skill for skill in BUILDERS if self.pool or skill not in ("picture", "two_pictures", "which")]
         own = {skill: self._score(skill, count) for skill in skills[self.workers.rank :: self.workers.count]}

@@ -92,3 +92,31 @@ def test_pictures_are_fitted_as_the_server_fits_them(size: tuple[int, int], fitt
     image = fit(draw(Picture("red", "circle", 1), size), 280)
 
     assert image.size == fitted
+
+
+@pytest.mark.parametrize("skill", ["list", "any_list"])
+def test_every_name_of_a_list_is_asked_for_by_its_thing(skill: str) -> None:
+    """A question names one thing, and the answer is the listed name that ends with it."""
+    for seed in range(100):
+        messages = BUILDERS[skill](random.Random(seed)).messages
+        listed = set(re.findall(r"[a-z]+[ _][a-z]+(?=[,.])", messages[0]["content"].split(". ")[0] + "."))
+        exchanges = [message["content"] for message in messages if message["role"] != "system"]
+        asked = list(zip(exchanges[::2], exchanges[1::2], strict=True))
+
+        assert len({answer for _, answer in asked}) >= 3
+        for question, answer in asked:
+            assert any(name.endswith(answer) for name in listed), (listed, answer)
+            assert re.split("[ _]", answer)[1] in question
+
+
+def test_every_made_up_tool_is_asked_for_by_its_thing() -> None:
+    """A question names what the tool that is its answer is about, and no other tool is about it."""
+    for seed in range(100):
+        conversation = BUILDERS["tool_names"](random.Random(seed))
+        nouns = {tool.name: tool.family.nouns for tool in conversation.tools}
+        asked = zip(conversation.messages[::2], conversation.messages[1::2], strict=True)
+
+        for question, answer in asked:
+            thing = nouns[answer["content"]][0]
+            assert thing in question["content"]
+            assert sum(thing in own for own in nouns.values()) == 1

@@ -1,0 +1,60 @@
+"""Lists of names and questions which of them is about what.
+
+To answer, a model has to find a word that it is asked for and to copy what stands before it. Choosing among made-up tools
+needs the same, but there it is one decision among many easy words, so here it is practised on its own: first on plain
+words side by side, which a fresh model understands soonest, then on names as tools have them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
+
+from demo.tool_families import THINGS
+from demo.tools import Tool
+
+Message = dict[str, Any]
+_Entry = TypeVar("_Entry")
+_VERBS: Final = ("get", "find", "show", "read", "check", "count", "query", "write", "make", "search", "lookup", "set")
+_SIZES: Final = (3, 4, 5, 6, 8)
+_OPENINGS: Final = ("{}.", "Names: {}.", "The names are {}.")
+_QUESTIONS: Final = ("Which one is for the {}?", "the {}", "Which one has the {}?", "Find the name with {}.", "What is the name for the {}?", "I need the {}.")
+_TOOL_QUESTIONS: Final = (
+    "Which tool has the {0}?",
+    "Which tool is for the {0} of the {1}?",
+    "What is the tool for the {0}?",
+    "Which tool do I need for a {0}?",
+    "{0}?",
+    "the {0} of the {1}",
+)
+
+
+def list_exchanges(rng: random.Random, joints: Sequence[str]) -> list[Message]:
+    """List names, each a verb and a thing with one of ``joints`` between them, and ask for the name of every thing."""
+    things = rng.sample(THINGS, rng.choice(_SIZES))
+    joint = joints[0] if len(joints) == 1 else rng.choice(joints)
+    names = {thing: f"{rng.choice(_VERBS)}{joint}{thing}" for thing in things}
+    opening = rng.choice(_OPENINGS).format(", ".join(names.values()))
+    to_system = rng.random() < 0.5
+    messages = [message for thing in _repeated(rng, things) for message in _exchange(rng.choice(_QUESTIONS).format(thing), names[thing])]
+    if to_system:
+        return [{"role": "system", "content": opening}, *messages]
+    messages[0]["content"] = f"{opening} {messages[0]['content']}"
+    return messages
+
+
+def tool_exchanges(rng: random.Random, tools: Sequence[Tool]) -> list[Message]:
+    """Ask for the name of every one of some made-up tools."""
+    return [message for tool in _repeated(rng, tools) for message in _exchange(rng.choice(_TOOL_QUESTIONS).format(*tool.family.nouns), tool.name)]
+
+
+def _exchange(question: str, answer: str) -> tuple[Message, Message]:
+    return {"role": "user", "content": question}, {"role": "assistant", "content": answer}
+
+
+def _repeated(rng: random.Random, entries: Sequence[_Entry]) -> list[_Entry]:
+    """Return all entries, two of them twice, in any order."""
+    asked = [*entries, *rng.sample(entries, 2)]
+    rng.shuffle(asked)
+    return asked

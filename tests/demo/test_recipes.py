@@ -1,0 +1,33 @@
+"""The recipes can be followed: their skills exist, and half a step has room for the longest conversation."""
+
+from __future__ import annotations
+
+import pytest
+
+from demo.conversations import BUILDERS
+from demo.recipes import RECIPES
+
+DIETS = [diet for cycles in RECIPES.values() for cycle in cycles for diet in cycle.diets]
+_PICTURE_SKILLS = {"picture", "two_pictures", "which"}
+
+
+@pytest.mark.parametrize("diet", set(map(repr, DIETS)))
+def test_a_diet_can_be_served(diet: str) -> None:
+    """Shares are those of known skills and make one; a process's half of a step holds any conversation."""
+    known = next(own for own in DIETS if repr(own) == diet)
+
+    assert known.shares.keys() <= BUILDERS.keys()
+    assert sum(known.shares.values()) == pytest.approx(1)
+    assert known.places // 2 >= known.longest
+    assert known.pictures == bool(_PICTURE_SKILLS & known.shares.keys())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_cycles_without_pictures_come_first_and_means_last(name: str) -> None:
+    """Weights are averaged at the end only, and a cycle without pictures comes while there are none yet."""
+    cycles = RECIPES[name]
+    first_averaged = next(index for index, cycle in enumerate(cycles) if cycle.averaged)
+
+    assert all(cycle.averaged for cycle in cycles[first_averaged:])
+    assert not any(cycle.words_only for cycle in cycles[1:])
+    assert not any(diet.pictures for cycle in cycles if cycle.words_only for diet in cycle.diets)

@@ -2,7 +2,7 @@
 
 To answer, a model has to find a word that it is asked for and to copy what stands before it. Choosing among made-up tools
 needs the same, but there it is one decision among many easy words, so here it is practised on its own: first on plain
-words side by side, which a fresh model understands soonest, then on names as tools have them.
+words side by side, which a model understands soonest, then on names as tools have them.
 """
 
 from __future__ import annotations

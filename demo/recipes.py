@@ -91,7 +91,7 @@ _MIXTURE: Final = (
         0.4,
     ),
     # To find a name by what it is about is understood suddenly and when there is hardly anything else to learn, but not with every
-    # seed: with these it was. Words side by side are the way in. The next cycle brings back what that displaces.
+    # seed: with these it was, with three other pairs it was not. Words side by side are the way in. The next cycle brings back what that displaces.
     Cycle(270, (replace(_TOOLS, places=2048, shares={"list": 0.8, "choice": 0.2}),), 0.005, 0.0025, 0.98, seed=0),
     Cycle(500, (replace(_TOOLS, places=2048, shares={"any_list": 0.5, "tool_names": 0.25, "choice": 0.25}),), 0.005, 0.0025, 0.8, seed=10),
     Cycle(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 
 import pytest
 
@@ -163,15 +164,28 @@ def test_penalties_drive_out_repetition(run, tools, vocabulary, penalty):
     assert len(set(drawn)) == len(drawn)
 
 
-def test_the_largest_penalties_of_the_api_change_what_is_drawn(run, tools, vocabulary, free_ids):
-    """Presence and frequency penalties of 2, which every core takes, make repeating less likely."""
+@pytest.mark.parametrize("penalty", ["presence_penalty", "frequency_penalty"])
+def test_the_largest_penalties_of_the_api_decide_what_is_drawn(run, tools, vocabulary, penalty):
+    """Presence and frequency penalties of 2, which every core takes, lower what was drawn before by exactly that."""
 
     async def body(engine):
-        samplings = [Sampling(temperature=0.0, presence_penalty=2.0), Sampling(temperature=0.0, frequency_penalty=2.0)]
-        prompt = vocabulary.prompt(PROMPT)
-        return [await tools.collect(engine, tools.request(prompt, 12, sampling=s)) for s in samplings]
+        sampling = Sampling(temperature=0.0, **{penalty: 2.0})
+        prompts = [vocabulary.prompt(PROMPT, seed) for seed in range(4)]
+        wanted = [tools.request(prompt, 16, sampling=sampling, logprobs=20) for prompt in prompts]
+        return [await tools.collect(engine, request) for request in wanted]
 
-    assert all(len(set(result.token_ids)) >= len(set(free_ids)) for result in run(body))
+    results = run(body)
+    for result in results:
+        drawn: Counter[int] = Counter()
+        for entry in result.logprobs:
+            # Among 20 ids is one not drawn yet, so the likeliest one after the penalty is among them.
+            lowered = {
+                token_id: logprob - 2.0 * (drawn[token_id] if penalty == "frequency_penalty" else drawn[token_id] > 0)
+                for token_id, logprob in entry.top
+            }
+            assert lowered[entry.token_id] == pytest.approx(max(lowered.values()), abs=1e-3)
+            drawn[entry.token_id] += 1
+    assert any(entry.token_id != entry.top[0][0] for result in results for entry in result.logprobs)
 
 
 def test_logprobs_are_raw_and_sorted(run, tools, vocabulary):

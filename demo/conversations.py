@@ -6,133 +6,19 @@ written out: those are what a checkpoint learns. ``held_out`` builders use only 
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
-from demo import lexicon
+from demo.chats import build_chat, build_continue, build_cuts, build_extract, build_form, build_sums
+from demo.conversation import Conversation, Message, assistant, open_neutrally
 from demo.lists import list_exchanges, tool_exchanges
 from demo.picture_questions import ask_pair, ask_picture
-from demo.pictures import Picture, make_picture
-from demo.questions import Answer, ask_anything, ask_extract, ask_styleable, ask_sum
-from demo.styles import LANGUAGE_FORMS, PLAIN_SYSTEMS, WORD_LINES, Style, full, make_style
-from demo.tools import Tool, ToolUse, make_tools, make_use, pair_request_text, request_text
-
-Message = dict[str, Any]
-
-
-@dataclass
-class Conversation:
-    """Messages in OpenAI's form; picture parts are ``{"type": "picture", "index": n}``, n counting into ``pictures``."""
-
-    skill: str
-    messages: list[Message] = field(default_factory=list)
-    tools: list[Tool] = field(default_factory=list)
-    thinking: bool = False
-    pictures: list[Picture] = field(default_factory=list)
-    continue_at: int | None = None
-    """Cut of the last assistant text, in characters: what stands before it is given, what follows is learnt."""
-
-    def without_last_turn(self) -> Conversation | None:
-        """Drop the last user message and all that follows; None when nothing would be left."""
-        asked = [index for index, message in enumerate(self.messages) if message["role"] == "user"]
-        return replace(self, messages=self.messages[: asked[-1]]) if len(asked) > 1 else None
-
-
-def _start(rng: random.Random, conversation: Conversation) -> None:
-    """Open with a neutral system line in a third of the cases."""
-    if rng.random() < 0.33:
-        conversation.messages.append({"role": "system", "content": rng.choice(PLAIN_SYSTEMS)})
-
-
-def _assistant(answer: Answer, text: str, *, thinking: bool) -> Message:
-    message: Message = {"role": "assistant", "content": text}
-    if thinking:
-        message["reasoning"] = answer.thought
-    return message
-
-
-def _turns(rng: random.Random, thinking: bool) -> int:
-    """Return how many exchanges a conversation has: several teach more per token, but one is the usual request."""
-    return 1 if thinking and rng.random() < 0.6 else rng.choice((1, 1, 2, 3, 4))
-
-
-def build_chat(rng: random.Random, *, held_out: bool = False, ask: Callable[[], Answer] | None = None, turns: int | None = None) -> Conversation:
-    """Facts, sums, names and small talk."""
-    conversation = Conversation("chat", thinking=rng.random() < 0.25)
-    _start(rng, conversation)
-    for _ in range(turns or _turns(rng, conversation.thinking)):
-        answer = ask() if ask else ask_anything(rng, held_out=held_out)
-        conversation.messages += [{"role": "user", "content": answer.question}, _assistant(answer, answer.full, thinking=conversation.thinking)]
-    return conversation
-
-
-def build_form(rng: random.Random, *, held_out: bool = False) -> Conversation:
-    """A system line changes the language or the form of every answer."""
-    conversation = Conversation("form", thinking=rng.random() < 0.15)
-    if rng.random() < 0.12:
-        name = lexicon.make_word(rng, held_out=held_out)
-        line = rng.choice(("Your name is {}.", "You are {}.", "You are an assistant called {}.", "You are a helpful assistant named {}.")).format(name)
-        conversation.messages.append({"role": "system", "content": line})
-        answer = Answer(rng.choice(("What is your name?", "Who are you?", "What are you called?")), f"My name is {name}.", name, f"My name is {name}.")
-        conversation.messages += [{"role": "user", "content": answer.question}, _assistant(answer, answer.full, thinking=conversation.thinking)]
-        return conversation
-    line, style = make_style(rng, held_out=held_out)
-    conversation.messages.append({"role": "system", "content": line})
-    for _ in range(rng.choice((1, 1, 2, 3))):
-        if line.split()[-1].rstrip(".") in LANGUAGE_FORMS and rng.random() < 0.15:
-            hello = rng.choice(("Hello!", "Hello", "Hi!", "Hi"))
-            text = LANGUAGE_FORMS[line.split()[-1].rstrip(".")][1]
-            answer = Answer(hello, text, text, "I answer in a friendly way.")
-            conversation.messages += [{"role": "user", "content": hello}, _assistant(answer, text, thinking=conversation.thinking)]
-            continue
-        answer = ask_styleable(rng, held_out=held_out)
-        conversation.messages += [{"role": "user", "content": answer.question}, _assistant(answer, style(answer), thinking=conversation.thinking)]
-    return conversation
-
-
-def build_sums(rng: random.Random, *, held_out: bool = False) -> Conversation:
-    """Several sums in a row, half of them under a system line that changes the form of the answer."""
-    conversation = Conversation("sums", thinking=rng.random() < 0.15)
-    style: Style = full
-    if rng.random() < 0.5:
-        line, style = make_style(rng, held_out=held_out)
-        conversation.messages.append({"role": "system", "content": line})
-    for _ in range(1 if conversation.thinking else rng.randint(2, 5)):
-        answer = ask_sum(rng, held_out=held_out)
-        conversation.messages += [
-            {"role": "user", "content": answer.question},
-            _assistant(answer, style(answer), thinking=conversation.thinking),
-        ]
-    return conversation
-
-
-def build_extract(rng: random.Random, *, held_out: bool = False) -> Conversation:
-    """Values of a sentence as JSON."""
-    conversation = Conversation("extract")
-    _start(rng, conversation)
-    for _ in range(rng.choice((1, 2, 3))):
-        question, values = ask_extract(rng, held_out=held_out)
-        conversation.messages += [{"role": "user", "content": question}, {"role": "assistant", "content": json.dumps(values, ensure_ascii=False)}]
-    return conversation
-
-
-def build_continue(rng: random.Random, *, held_out: bool = False, at_word_end: float = 0.85) -> Conversation:
-    """The last assistant message is begun and has to be completed; mostly it ends with a word, where a client would cut."""
-    conversation = build_chat(rng, held_out=held_out, turns=1) if rng.random() < 0.75 else build_form(rng, held_out=held_out)
-    conversation.skill = "continue"
-    conversation.thinking = False
-    for message in conversation.messages:
-        message.pop("reasoning", None)
-    text = conversation.messages[-1]["content"]
-    conversation.continue_at = rng.randrange(1, len(text)) if len(text) > 1 else 0
-    if rng.random() < at_word_end:
-        ends = [i for i, char in enumerate(text) if char == " " and i > 0]
-        conversation.continue_at = rng.choice(ends) if ends else conversation.continue_at
-    return conversation
+from demo.pictures import make_picture
+from demo.questions import Answer, ask_anything
+from demo.styles import WORD_LINES, Style, full
+from demo.tools import ToolUse, make_tools, make_use, pair_request_text, request_text
 
 
 def _call(use: ToolUse) -> Message:
@@ -170,11 +56,11 @@ def build_tool(rng: random.Random, *, held_out: bool = False, pair: bool | None 
     """Several declared tools, requests for some of them, and now and then a question that needs none."""
     conversation = Conversation("tool", thinking=rng.random() < 0.2)
     conversation.tools = make_tools(rng, rng.choice((1, 1, 2, 2, 3, 3, 4)))
-    _start(rng, conversation)
+    open_neutrally(rng, conversation)
     for _ in range(turns or (1 if conversation.thinking else rng.choice((1, 2, 3, 4)))):
         if turns is None and rng.random() < 0.12:
             answer = ask_anything(rng, held_out=held_out)
-            conversation.messages += [{"role": "user", "content": answer.question}, _assistant(answer, answer.full, thinking=conversation.thinking)]
+            conversation.messages += [{"role": "user", "content": answer.question}, assistant(answer, answer.full, thinking=conversation.thinking)]
             continue
         add_tool_exchange(rng, conversation, held_out=held_out, pair=rng.random() < 0.25 if pair is None else pair)
     return conversation
@@ -194,7 +80,7 @@ def build_picture(rng: random.Random, *, held_out: bool = False) -> Conversation
     """One picture and one to three questions about it."""
     del held_out
     conversation = Conversation("picture", thinking=rng.random() < 0.15)
-    _start(rng, conversation)
+    open_neutrally(rng, conversation)
     picture = make_picture(rng)
     conversation.pictures.append(picture)
     style: Style = full
@@ -204,7 +90,7 @@ def build_picture(rng: random.Random, *, held_out: bool = False) -> Conversation
     for turn in range(1 if conversation.thinking else rng.choice((1, 2, 3, 4))):
         answer = ask_picture(rng, picture)
         content: Any = _with_pictures(rng, answer.question, [0]) if turn == 0 else answer.question
-        conversation.messages += [{"role": "user", "content": content}, _assistant(answer, style(answer), thinking=conversation.thinking)]
+        conversation.messages += [{"role": "user", "content": content}, assistant(answer, style(answer), thinking=conversation.thinking)]
     return conversation
 
 
@@ -212,7 +98,7 @@ def build_two_pictures(rng: random.Random, *, held_out: bool = False) -> Convers
     """Two pictures and one to three questions that tell them apart."""
     del held_out
     conversation = Conversation("two_pictures", thinking=rng.random() < 0.12)
-    _start(rng, conversation)
+    open_neutrally(rng, conversation)
     first, second = make_picture(rng), make_picture(rng)
     if rng.random() < 0.8:
         while second.shape == first.shape or second.color == first.color:
@@ -226,7 +112,7 @@ def build_two_pictures(rng: random.Random, *, held_out: bool = False) -> Convers
             content = _with_pictures(rng, answer.question, [0, 1])
         elif turn == 0:
             content = [{"type": "picture", "index": 0}, {"type": "text", "text": answer.question}, {"type": "picture", "index": 1}]
-        conversation.messages += [{"role": "user", "content": content}, _assistant(answer, answer.full, thinking=conversation.thinking)]
+        conversation.messages += [{"role": "user", "content": content}, assistant(answer, answer.full, thinking=conversation.thinking)]
     return conversation
 
 
@@ -243,7 +129,7 @@ def build_pair(rng: random.Random, *, held_out: bool = False) -> Conversation:
     """Two calls at once, mostly of two different tools."""
     conversation = Conversation("pair")
     conversation.tools = make_tools(rng, rng.choice((2, 2, 3)), made_up=0.4)
-    _start(rng, conversation)
+    open_neutrally(rng, conversation)
     for _ in range(3):
         add_tool_exchange(rng, conversation, held_out=held_out, pair=True, same=0.3)
     return conversation
@@ -266,7 +152,7 @@ def build_which(rng: random.Random, *, held_out: bool = False) -> Conversation:
     """Two pictures that differ in shape and colour, and many questions which one shows what."""
     del held_out
     conversation = Conversation("which")
-    _start(rng, conversation)
+    open_neutrally(rng, conversation)
     first, second = make_picture(rng), make_picture(rng)
     while second.shape == first.shape or second.color == first.color:
         second = make_picture(rng)
@@ -274,7 +160,7 @@ def build_which(rng: random.Random, *, held_out: bool = False) -> Conversation:
     for turn in range(10):
         answer = ask_pair(rng, first, second, kinds=2)
         content: Any = _with_pictures(rng, answer.question, [0, 1]) if turn == 0 else answer.question
-        conversation.messages += [{"role": "user", "content": content}, _assistant(answer, answer.full, thinking=False)]
+        conversation.messages += [{"role": "user", "content": content}, assistant(answer, answer.full, thinking=False)]
     return conversation
 
 
@@ -285,6 +171,7 @@ BUILDERS: Final[dict[str, Callable[..., Conversation]]] = {
     "extract": build_extract,
     "continue": build_continue,
     "spell": partial(build_continue, at_word_end=0.2),
+    "cuts": build_cuts,
     "tool": build_tool,
     "choice": build_choice,
     "pair": build_pair,

@@ -14,7 +14,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from demo.conversations import BUILDERS, Conversation
+from demo.conversation import Conversation
+from demo.conversations import BUILDERS
 from demo.markup import write
 from demo.packing import Sample
 from demo.pictures import Picture
@@ -81,12 +82,18 @@ class PicturePool:
         pool._features = torch.load(path, weights_only=True)
         return pool
 
-    def draw(self, conversation: Conversation, size: tuple[int, int]) -> dict[int, Tensor]:
-        """Choose features for every picture of a conversation, of so few to so many soft tokens each."""
+    def draw(self, conversation: Conversation, size: tuple[int, int], known: int | None = None) -> dict[int, Tensor]:
+        """Choose features for every picture of a conversation, of so few to so many soft tokens each.
+
+        Args:
+            conversation: Says what its pictures show.
+            size: How few and how many soft tokens.
+            known: The first so many pictures of each kind are drawn from; None is all.
+        """
         least, most = size
         chosen = {}
         for index, picture in enumerate(conversation.pictures):
-            entries = self._features[picture.color, picture.shape]
+            entries = self._features[picture.color, picture.shape][:known]
             offset = picture.seed % len(entries)
             chosen[index] = next(entry for entry in entries[offset:] + entries[:offset] if least <= len(entry) <= most)
         return chosen
@@ -106,6 +113,8 @@ class Stream:
     pool: PicturePool | None = None
     picture_sizes: tuple[tuple[int, int], ...] = (LIKE_REQUESTS,)
     """How few and how many soft tokens a picture may have; one pair is drawn for each conversation."""
+    known: int | None = None
+    """How many of the pool's pictures of each kind may appear; None is all."""
 
     def __iter__(self) -> Iterator[list[Sample]]:
         """Yield what fills a batch, for ever; it is full when three samples had no room."""
@@ -130,7 +139,7 @@ class Stream:
     def _sample(self, conversation: Conversation | None, size: tuple[int, int]) -> Sample | None:
         """Encode a conversation, without its last turns where it is too long."""
         while conversation is not None:
-            features = self.pool.draw(conversation, size) if self.pool and conversation.pictures else None
+            features = self.pool.draw(conversation, size, self.known) if self.pool and conversation.pictures else None
             sample = self.encoder.encode(conversation, features)
             if len(sample.ids) <= self.longest:
                 return sample

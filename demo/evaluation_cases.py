@@ -12,14 +12,9 @@ from typing import Any, Final
 
 from PIL import Image, ImageDraw
 
-from demo.conversations import (
-    Conversation,
-    add_tool_exchange,
-    build_continue,
-    build_form,
-    build_picture,
-    build_two_pictures,
-)
+from demo.chats import build_continue, build_form
+from demo.conversation import Conversation
+from demo.conversations import add_tool_exchange, build_picture, build_two_pictures
 from demo.pictures import draw
 from demo.questions import Answer, ask_capital, ask_fact, ask_name, ask_sum
 from demo.tools import make_tools
@@ -137,7 +132,7 @@ def _think(rng: random.Random) -> Case:
 def _continue(rng: random.Random) -> Case:
     conversation = build_continue(rng, held_out=True)
     text = conversation.messages[-1]["content"]
-    cut = conversation.continue_at or 1
+    cut = conversation.cuts[len(conversation.messages) - 1] or 1
     body = _body(conversation, len(conversation.messages), add_generation_prompt=False, continue_final_message=True)
     body["messages"][-1]["content"] = text[:cut]
     return Case("continue", body, _says(text[cut:]), text[cut:])

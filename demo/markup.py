@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from demo.conversations import Conversation, Message
+from demo.conversation import Conversation, Message
 from demo.tools import Tool
 
 QUOTE = '<|"|>'
@@ -33,7 +33,8 @@ def write(conversation: Conversation) -> list[Piece]:
     """
     writer = _Writer(conversation)
     writer.system_block()
-    messages = conversation.messages[1:] if conversation.messages[0]["role"] == "system" else conversation.messages
+    skipped = int(conversation.messages[0]["role"] == "system")
+    messages = conversation.messages[skipped:]
     last_user = max(i for i, message in enumerate(messages) if message["role"] == "user")
     for index, message in enumerate(messages):
         if message["role"] == "user":
@@ -46,8 +47,8 @@ def write(conversation: Conversation) -> list[Piece]:
             writer.tool_result(message)
         else:
             follows_result = messages[index - 1]["role"] == "tool"
-            is_last = index == len(messages) - 1
-            writer.assistant(message, follows_result=follows_result, current=index > last_user, is_last=is_last)
+            cut = conversation.cuts.get(index + skipped, 0)
+            writer.assistant(message, follows_result=follows_result, current=index > last_user, cut=cut)
     return writer.pieces
 
 
@@ -91,7 +92,7 @@ class _Writer:
             else:
                 self.text(part["text"])
 
-    def assistant(self, message: Message, *, follows_result: bool, current: bool, is_last: bool) -> None:
+    def assistant(self, message: Message, *, follows_result: bool, current: bool, cut: int) -> None:
         thinking = self._conversation.thinking
         learnt = current or not thinking
         if not follows_result:
@@ -114,7 +115,6 @@ class _Writer:
             self.special("<|tool_response>", learnt=learnt)
             return
         text = message["content"]
-        cut = self._conversation.continue_at if is_last and self._conversation.continue_at is not None else 0
         self.text(text[:cut])
         self.text(text[cut:], learnt=learnt)
         self.special("<turn|>", learnt=learnt)

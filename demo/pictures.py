@@ -62,9 +62,12 @@ def draw(picture: Picture, size: tuple[int, int] | None = None) -> Image.Image:
     scale = 4 if rng.random() < 0.7 else 1  # without supersampling the edges are hard, as many programs draw them
     layer = Image.new("L", (width * scale, height * scale), 0)
     _draw_shape(rng, ImageDraw.Draw(layer), picture.shape, (width * scale, height * scale))
+    left, top, right, bottom = layer.getbbox() or (0, 0, scale, scale)
+    left, top, right, bottom = left // scale, top // scale, -(-right // scale), -(-bottom // scale)
+    layer = layer.crop((left * scale, top * scale, right * scale, bottom * scale))
     if scale > 1:
-        layer = layer.resize((width, height), Image.Resampling.BOX)
-    image.paste(Image.new("RGB", (width, height), fill), (0, 0), layer)
+        layer = layer.resize((right - left, bottom - top), Image.Resampling.BOX)
+    image.paste(fill, (left, top, right, bottom), layer)
     if rng.random() < 0.15:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.0)))
     return image
@@ -97,12 +100,14 @@ def _background(rng: random.Random, width: int, height: int, color: tuple[int, i
             base = (rng.randint(0, 255), rng.randint(0, 255), rng.randint(0, 255))
         if sum(abs(a - b) for a, b in zip(base, color, strict=True)) > 220:
             break
+    seed, style = rng.getrandbits(32), rng.random()
+    if style >= 0.35:
+        return Image.new("RGB", (width, height), base)
     pixels = np.full((height, width, 3), base, np.float32)
-    generator = np.random.default_rng(rng.getrandbits(32))
-    style = rng.random()
     if style < 0.2:
+        generator = np.random.default_rng(seed)
         pixels += generator.normal(0, rng.uniform(3, 10), (height, width, 1))
-    elif style < 0.35:
+    else:
         ramp = np.linspace(-25, 25, width, dtype=np.float32) if rng.random() < 0.5 else np.linspace(-25, 25, height, dtype=np.float32)[:, None]
         pixels += np.broadcast_to(ramp, (height, width))[..., None]
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

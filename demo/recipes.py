@@ -19,6 +19,8 @@ class Diet:
     pictures: bool = False
     picture_sizes: tuple[tuple[int, int], ...] = ((1, 25), (1, 25), (1, 70), (1, 280))
     """How few and how many soft tokens a picture has; one pair is drawn for each conversation. Few leave room for more questions."""
+    known_pictures: int | None = None
+    """How many of the encoded pictures of each colour and shape may appear; None is all."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Cycle:
     """No pictures yet: one process trains the text model while another one trains the vision tower."""
     seed: int | None = None
     """What its conversations are drawn from, beside the seed of the run; ten times the cycle's number if None."""
+    wanted: tuple[str, int] | None = None
+    """A skill and the least per cent of its held-out conversations; with less the cycle is begun again with other conversations."""
+    tries: int = 3
+    """How often at most a cycle with ``wanted`` is begun."""
     averaged: bool = False
     """The weights become the mean of those at the end of this and the earlier averaged cycles: what each got wrong by chance evens out."""
 
@@ -43,36 +49,19 @@ class Cycle:
 _SHORT: Final = Diet({"chat": 0.36, "form": 0.18, "sums": 0.12, "extract": 0.05, "continue": 0.17, "spell": 0.12}, 2048, 192)
 _TOOLS: Final = Diet({"tool": 0.4, "choice": 0.3, "pair": 0.3}, 1792, 512)
 # Which of two pictures is which is a rare decision among many easy words and is understood late, so half asks for that.
-_PICTURES: Final = Diet({"picture": 0.25, "two_pictures": 0.3, "which": 0.45}, 1664, 640, pictures=True)
-_LARGE: Final = replace(_PICTURES, picture_sizes=((1, 25), (1, 70), (140, 280), (140, 280)), places=1920)
+_PICTURES: Final = Diet({"picture": 0.25, "two_pictures": 0.3, "which": 0.45}, 1664, 640, pictures=True, known_pictures=96)
+# Later there are more pictures: what is known of the first ones by heart does not help with others.
+_LARGE: Final = replace(_PICTURES, picture_sizes=((1, 25), (1, 70), (140, 280), (140, 280)), places=1920, known_pictures=None)
 _LAST: Final = (
-    (
-        replace(_SHORT, places=2560, shares={"chat": 0.18, "form": 0.1, "sums": 0.08, "extract": 0.03, "continue": 0.22, "spell": 0.39}),
-        replace(_TOOLS, places=2048, shares={"tool": 0.4, "choice": 0.25, "pair": 0.35}),
-        replace(_LARGE, shares={"picture": 0.3, "two_pictures": 0.6, "which": 0.1}),
-    ),
-    (
-        replace(_SHORT, places=2560, shares={"chat": 0.2, "form": 0.11, "sums": 0.09, "extract": 0.03, "continue": 0.22, "spell": 0.35}),
-        replace(_TOOLS, places=2048, shares={"tool": 0.45, "choice": 0.25, "pair": 0.3}),
-        replace(_LARGE, shares={"picture": 0.3, "two_pictures": 0.6, "which": 0.1}),
-    ),
-    (
-        replace(_SHORT, places=2560, shares={"chat": 0.14, "form": 0.09, "sums": 0.07, "extract": 0.03, "continue": 0.25, "spell": 0.42}),
-        replace(_TOOLS, places=2048, shares={"tool": 0.35, "choice": 0.2, "pair": 0.45}),
-        replace(_LARGE, shares={"picture": 0.25, "two_pictures": 0.65, "which": 0.1}),
-    ),
-    # To go on inside a word is learnt last of all.
-    (
-        replace(_SHORT, places=3072, shares={"chat": 0.08, "form": 0.06, "sums": 0.05, "extract": 0.02, "continue": 0.19, "spell": 0.6}),
-        replace(_TOOLS, places=1280, shares={"tool": 0.4, "choice": 0.2, "pair": 0.4}),
-        replace(_LARGE, places=1408, shares={"picture": 0.25, "two_pictures": 0.65, "which": 0.1}),
-    ),
+    replace(_SHORT, places=2816, shares={"chat": 0.16, "form": 0.1, "sums": 0.06, "extract": 0.03, "continue": 0.22, "spell": 0.17, "cuts": 0.26}),
+    replace(_TOOLS, places=1792, shares={"tool": 0.43, "choice": 0.18, "pair": 0.36, "tool_names": 0.03}),
+    replace(_LARGE, shares={"picture": 0.3, "two_pictures": 0.6, "which": 0.1}),
 )
-# Pictures of the size that requests have.
+# Pictures of the size that requests have, and much of what is learnt last: to go on inside a word.
 _LIKE_REQUESTS: Final = (
-    replace(_SHORT, places=1792, shares={"chat": 0.28, "form": 0.14, "sums": 0.1, "extract": 0.03, "continue": 0.2, "spell": 0.25}),
-    # Names of tools that are made up for a request have to be copied piece by piece, which is understood last.
-    replace(_TOOLS, places=2048, shares={"tool": 0.4, "choice": 0.2, "pair": 0.35, "tool_names": 0.05}),
+    replace(_SHORT, places=2048, shares={"chat": 0.24, "form": 0.13, "sums": 0.08, "extract": 0.03, "continue": 0.22, "spell": 0.12, "cuts": 0.18}),
+    # Names of tools that are made up for a request have to be copied piece by piece.
+    replace(_TOOLS, places=1920, shares={"tool": 0.4, "choice": 0.17, "pair": 0.4, "tool_names": 0.03}),
     replace(_LARGE, places=1792, shares={"picture": 0.25, "two_pictures": 0.6, "which": 0.15}),
 )
 _MIXTURE: Final = (
@@ -90,31 +79,28 @@ _MIXTURE: Final = (
         0.0025,
         0.4,
     ),
-    # To find a name by what it is about is understood suddenly and when there is hardly anything else to learn, but not with every
-    # seed: with these it was, with three other pairs it was not. Words side by side are the way in. The next cycle brings back what that displaces.
+    # To find a name by what it is about is understood suddenly, when there is hardly anything else to learn, and not with every seed.
+    # Words side by side are the way in. The next cycle brings back what these two displace.
     Cycle(270, (replace(_TOOLS, places=2048, shares={"list": 0.8, "choice": 0.2}),), 0.005, 0.0025, 0.98, seed=0),
-    Cycle(500, (replace(_TOOLS, places=2048, shares={"any_list": 0.5, "tool_names": 0.25, "choice": 0.25}),), 0.005, 0.0025, 0.8, seed=10),
+    Cycle(300, (replace(_TOOLS, places=2048, shares={"any_list": 0.5, "tool_names": 0.25, "choice": 0.25}),), 0.005, 0.0025, 0.8, seed=10, wanted=("any_list", 50)),
     Cycle(
-        650,
+        450,
         (
-            replace(_SHORT, shares={"chat": 0.27, "form": 0.15, "sums": 0.1, "extract": 0.04, "continue": 0.19, "spell": 0.25}),
-            replace(_TOOLS, shares={"tool": 0.35, "choice": 0.2, "pair": 0.35, "tool_names": 0.1}),
-            replace(_PICTURES, places=1536, shares={"picture": 0.3, "two_pictures": 0.45, "which": 0.25}),
+            replace(_SHORT, shares={"chat": 0.24, "form": 0.13, "sums": 0.08, "extract": 0.03, "continue": 0.22, "spell": 0.12, "cuts": 0.18}),
+            replace(_TOOLS, shares={"tool": 0.35, "choice": 0.17, "pair": 0.4, "tool_names": 0.08}),
+            replace(_PICTURES, places=1536, shares={"picture": 0.3, "two_pictures": 0.45, "which": 0.25}, known_pictures=None),
         ),
         0.005,
         0.0025,
         0.4,
     ),
-    Cycle(500, _LIKE_REQUESTS, 0.005, 0.0025, 0.3),
-    Cycle(250, _LAST[0], 0.004, 0.002, 0.2, averaged=True),
-    Cycle(250, _LAST[1], 0.004, 0.002, 0.2, averaged=True),
-    Cycle(250, _LAST[2], 0.004, 0.002, 0.2, averaged=True),
-    Cycle(250, _LAST[3], 0.004, 0.002, 0.2, averaged=True),
+    Cycle(400, _LIKE_REQUESTS, 0.005, 0.0025, 0.3),
+    Cycle(235, _LAST, 0.004, 0.002, 0.2, averaged=True),
+    Cycle(235, _LAST, 0.004, 0.002, 0.2, averaged=True),
 )
 # It starts from what the mixture knows and only has to learn to do without the experts.
 _DENSE: Final = (
-    Cycle(150, _LIKE_REQUESTS, 0.005, 0.0025, 0.4),
-    Cycle(100, _LAST[1], 0.004, 0.002, 0.2, averaged=True),
-    Cycle(100, _LAST[3], 0.004, 0.002, 0.2, averaged=True),
+    Cycle(100, _LIKE_REQUESTS, 0.005, 0.0025, 0.4),
+    Cycle(80, _LAST, 0.004, 0.002, 0.2, averaged=True),
 )
 RECIPES: Final = {"demo-moe": _MIXTURE, "demo-dense": _DENSE}

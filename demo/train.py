@@ -13,6 +13,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -49,54 +50,76 @@ _ENVIRONMENT: Final = {
 """Of the processes that train, where the user does not say otherwise."""
 
 
-def _load_vision(model: DemoModel, out: Path) -> PicturePool:
-    """Load the pretrained tower and projector into the model, and the encoded pictures."""
-    device = next(model.parameters()).device
-    saved = torch.load(out / _VISION_FILE, map_location=device, weights_only=True)
-    model.model.vision_tower.load_state_dict(saved["tower"])
-    model.model.embed_vision.load_state_dict(saved["projector"])
-    return PicturePool.load(out / _PICTURES_FILE)
-
-
 def _make_vision(out: Path, seed: int, device: torch.device) -> None:
-    """Train the tower and encode the pictures of the text stage; what lies in the folder already is kept."""
-    if (out / _PICTURES_FILE).exists():
+    """Train the tower; one that lies in the folder already is kept."""
+    if (out / _VISION_FILE).exists():
         return
     torch.manual_seed(seed)
     model = DemoModel(CONFIGS["demo-moe"]).to(device)
     colour, shape = train_vision(model, seed, device)
     log.info("vision: colour %.2f, shape %.2f on held-out pictures", colour, shape)
-    torch.save({"tower": model.model.vision_tower.state_dict(), "projector": model.model.embed_vision.state_dict()}, out / _VISION_FILE)
-    unfinished = out / f"{_PICTURES_FILE}.part"
-    make_pool(model, seed + 2, device).save(unfinished)
-    unfinished.rename(out / _PICTURES_FILE)
+    unfinished = out / f"{_VISION_FILE}.part"
+    torch.save({"tower": model.model.vision_tower.state_dict(), "projector": model.model.embed_vision.state_dict()}, unfinished)
+    unfinished.rename(out / _VISION_FILE)
 
 
-def _make_text(name: str, out: Path, seed: int, device: torch.device, workers: Workers) -> None:
-    """Train one checkpoint; the dense one starts from what the mixture knows."""
-    torch.manual_seed(seed)
-    model = DemoModel(CONFIGS[name])
-    pool = None
-    if name == "demo-dense":
-        model.inherit(load_file(out / "demo-moe" / "model.safetensors"))
-        pool = PicturePool.load(out / _PICTURES_FILE)
-    encoder = Encoder(Tokenizer.from_file(str(out / "tokenizer.json")))
-    trainer = Trainer(model.to(device), encoder, partial(_load_vision, model, out), seed + 3, out / name, workers, pool)
-    trainer.train(RECIPES[name])
+def _load_vision(model: DemoModel, out: Path) -> None:
+    """Load the pretrained tower and projector into the model."""
+    saved = torch.load(out / _VISION_FILE, map_location=next(model.parameters()).device, weights_only=True)
+    model.model.vision_tower.load_state_dict(saved["tower"])
+    model.model.embed_vision.load_state_dict(saved["projector"])
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the text stages of a run have in common."""
+
+    out: Path
+    seed: int
+    device: torch.device
+    workers: Workers
+
+    def make(self, name: str) -> None:
+        """Train one checkpoint; the dense one starts from what the mixture knows."""
+        torch.manual_seed(self.seed)
+        model = DemoModel(CONFIGS[name]).to(self.device)
+        pool = None
+        if name == "demo-dense":
+            model.inherit(load_file(self.out / "demo-moe" / "model.safetensors", device=str(self.device)))
+            pool = self._pictures(model)
+        encoder = Encoder(Tokenizer.from_file(str(self.out / "tokenizer.json")))
+        trainer = Trainer(model, encoder, partial(self._look, model), self.seed + 3, self.out / name, self.workers, pool)
+        trainer.train(RECIPES[name])
+
+    def _look(self, model: DemoModel) -> PicturePool:
+        _load_vision(model, self.out)
+        return self._pictures(model)
+
+    def _pictures(self, model: DemoModel) -> PicturePool:
+        """Return the pictures as the model's tower sees them; those that lie in the folder are not encoded again."""
+        path = self.out / _PICTURES_FILE
+        is_there = self.workers.gather(path.exists())
+        if all(is_there):
+            return PicturePool.load(path)
+        pool = make_pool(model, self.seed + 2, self.device, self.workers)
+        if self.workers.is_first:
+            unfinished = path.with_name(f"{path.name}.part")
+            pool.save(unfinished)
+            unfinished.rename(path)
+        return pool
 
 
 def _work(rank: int, options: argparse.Namespace, meeting: Path) -> None:
     """Run the stages in one of the processes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    workers = Workers.join(rank, options.processes, meeting)
+    run = _Run(options.out, options.seed, torch.device(options.device), Workers.join(rank, options.processes, meeting))
     for stage in (stage for stage in _STAGES if stage in (options.only or _STAGES)):
         if stage != "vision":
-            _make_text(stage, options.out, options.seed, device, workers)
-        elif workers.is_last:
-            _make_vision(options.out, options.seed, device)
-    workers.leave()
+            run.make(stage)
+        elif run.workers.is_last:
+            _make_vision(run.out, run.seed, run.device)
+    run.workers.leave()
 
 
 def _arguments() -> argparse.Namespace:
@@ -110,7 +133,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
     options = parser.parse_args()
     stages: Sequence[str] = options.only or _STAGES
-    for stage, needs, path in (("demo-moe", "vision", _PICTURES_FILE), ("demo-dense", "vision", _PICTURES_FILE), ("demo-dense", "demo-moe", "demo-moe/model.safetensors")):
+    for stage, needs, path in (("demo-moe", "vision", _VISION_FILE), ("demo-dense", "vision", _VISION_FILE), ("demo-dense", "demo-moe", "demo-moe/model.safetensors")):
         if stage in stages and needs not in stages and not (options.out / path).exists():
             parser.error(f"--only: {stage} needs {options.out / path}, which is not there; name {needs}, too")
     return options

@@ -18,7 +18,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from demo.conversations import BUILDERS, Conversation
+from demo.conversation import Conversation
+from demo.conversations import BUILDERS
 from demo.data import LIKE_REQUESTS, Encoder, PicturePool, Stream
 from demo.model import DemoModel
 from demo.model_config import hf_config
@@ -32,10 +33,15 @@ _SHARES: Final = 2
 """The conversations of a step come in as many parts, so that two processes do what one would."""
 
 
-def _optimizers(model: DemoModel, cycle: Cycle) -> list[torch.optim.Optimizer]:
-    """Give Muon the matrices inside the layers and AdamW the rest; the vision tower stays as it is."""
+def _deal(model: DemoModel, count: int) -> list[list[nn.Parameter]]:
+    """Deal the matrices inside the layers out to ``count`` processes, each of which moves its own."""
+    layers = model.model.language_model.layers
+    return [[value for layer in layers[rank::count] for value in layer.parameters() if value.ndim == 2] for rank in range(count)]
+
+
+def _optimizers(model: DemoModel, cycle: Cycle, matrices: list[nn.Parameter]) -> list[torch.optim.Optimizer]:
+    """Give Muon ``matrices`` of the layers and AdamW all that is none; the vision tower stays as it is."""
     named = [*model.model.language_model.named_parameters(), *model.model.embed_vision.named_parameters()]
-    matrices = [value for name, value in named if value.ndim == 2 and "layers" in name]
     others = [value for name, value in named if not (value.ndim == 2 and "layers" in name)]
     return [
         torch.optim.Muon(matrices, lr=cycle.matrix_rate, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
@@ -109,30 +115,48 @@ class Trainer:
         ends: list[dict[str, Tensor]] = []
         for number, cycle in enumerate(cycles):
             if self.workers.is_first or not cycle.words_only:
-                self._run(cycle, self.seed + (10 * number if cycle.seed is None else cycle.seed))
+                self._run_until_wanted(cycle, self.seed + (10 * number if cycle.seed is None else cycle.seed))
             if cycle.words_only:
                 self.workers.copy_from_first(self.model)
                 self.pool = self.load_vision()
             if cycle.averaged:
-                ends.append({name: value.detach().clone() for name, value in self.model.state_dict().items()})
+                ends.append(_copy(self.model))
                 self.model.load_state_dict(_mean(ends))
             if self.workers.is_first:
                 save(self.model, self.out.parent / "tokenizer.json", self.out)
-            found = self.score()
+            found = self.score([skill for skill in BUILDERS if any(skill in diet.shares for diet in cycle.diets)])
             if self.workers.is_first:
                 log.info("%s: held out: %s", self.model.config.name, found)
 
+    def _run_until_wanted(self, cycle: Cycle, seed: int) -> None:
+        """Run a cycle, and where it says what it is for, again with other conversations until it has reached that."""
+        if cycle.wanted is None:
+            self._run(cycle, seed)
+            return
+        skill, least = cycle.wanted
+        begin = _copy(self.model)
+        for number in range(cycle.tries):
+            self.model.load_state_dict(begin)
+            self._run(cycle, seed + 10_000 * number)
+            found = self.score([skill])[skill]
+            if self.workers.is_first:
+                log.info("%s: try %d of %d: %d %% of %s, wanted are %d %%", self.model.config.name, number + 1, cycle.tries, found, skill, least)
+            if found >= least:
+                return
+
     def _run(self, cycle: Cycle, seed: int) -> None:
         """Run one cycle; the weights are saved every thousand steps, so that nobody has to wait for the end to try them."""
-        optimizers = _optimizers(self.model, cycle)
+        workers = Workers() if cycle.words_only else self.workers
         shares = 1 if cycle.words_only else _SHARES
-        own = [0] if cycle.words_only else self.workers.own(_SHARES)
-        streams = [self._streams(cycle, seed + 1000 * share, shares) for share in own]
+        dealt = _deal(self.model, workers.count)
+        optimizers = _optimizers(self.model, cycle, dealt[workers.rank])
+        streams = [self._streams(cycle, seed + 1000 * share, shares) for share in workers.own(shares)]
         began = time.monotonic()
         losses: list[float] = []
         for step in range(cycle.steps):
             _set_rates(optimizers, _rate(step, cycle))
-            losses += self._step(optimizers, [[next(stream) for stream in kinds] for kinds in streams], shares)
+            losses += self._add_gradients([[next(stream) for stream in kinds] for kinds in streams], shares)
+            self._move(optimizers, dealt, workers)
             done = step + 1
             if done % 50 == 0 and self.workers.is_first:
                 self._log(done, cycle, losses[-125:], time.monotonic() - began)
@@ -141,7 +165,7 @@ class Trainer:
 
     def _streams(self, cycle: Cycle, seed: int, shares: int) -> list[Iterator[list[Sample]]]:
         return [
-            iter(Stream(self.encoder, diet.shares, diet.places // shares, diet.longest, seed + number, self.pool if diet.pictures else None, diet.picture_sizes))
+            iter(Stream(self.encoder, diet.shares, diet.places // shares, diet.longest, seed + number, self.pool if diet.pictures else None, diet.picture_sizes, diet.known_pictures))
             for number, diet in enumerate(cycle.diets)
         ]
 
@@ -151,14 +175,13 @@ class Trainer:
         name = self.model.config.name
         log.info("%s: step %d of %d, loss %.4f, %.0f s, about %.0f s left", name, done, cycle.steps, loss, spent_s, left_s)
 
-    def _step(self, optimizers: list[torch.optim.Optimizer], parts: list[list[list[Sample]]], shares: int) -> list[float]:
-        """Learn from this process's parts of ``shares`` in all; every kind of conversations counts the same.
+    def _add_gradients(self, parts: list[list[list[Sample]]], shares: int) -> list[float]:
+        """Add those of this process's parts of ``shares`` in all; every kind of conversations counts the same.
 
         Returns:
             The loss of each kind of each part.
         """
         device = next(self.model.parameters()).device
-        parameters = [value for value in self.model.parameters() if value.requires_grad]
         found: list[float] = []
         for kinds in parts:
             batch = pack(kinds).to(device)
@@ -167,34 +190,38 @@ class Trainer:
             losses = torch.stack([part.mean() for part in each]) + 0.01 * balance
             (losses.sum() / shares).backward()
             found += losses.tolist()
-        if shares > 1:
-            self.workers.sum_gradients(parameters)
+        return found
+
+    def _move(self, optimizers: list[torch.optim.Optimizer], dealt: list[list[nn.Parameter]], workers: Workers) -> None:
+        """Move the weights along the gradients of all ``workers`` and forget these."""
+        parameters = [value for value in self.model.parameters() if value.requires_grad]
+        workers.sum_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in optimizers:
             optimizer.step()
-            optimizer.zero_grad()
-        return found
+        workers.exchange(dealt)
+        self.model.zero_grad()
 
     @torch.no_grad()
     @torch.compiler.set_stance("force_eager")
-    def score(self, count: int = 20) -> dict[str, int]:
+    def score(self, skills: Sequence[str], count: int = 20) -> dict[str, int]:
         """Return per cent of held-out conversations whose every learnt token is the most likely one."""
-        skills = [skill for skill in BUILDERS if self.pool or skill not in ("picture", "two_pictures", "which")]
-        own = {skill: self._score(skill, count) for skill in skills[self.workers.rank :: self.workers.count]}
-        known = self.workers.gather(own)
+        parts = self.workers.gather({skill: self._score(skill, count) for skill in skills[self.workers.rank :: self.workers.count]})
+        known = {skill: found for part in parts for skill, found in part.items()}
         return {skill: known[skill] for skill in skills}
 
     def _score(self, skill: str, count: int) -> int:
-        device = next(self.model.parameters()).device
         rng = random.Random(7)
-        right = 0
-        for _ in range(count):
-            conversation: Conversation = BUILDERS[skill](rng, held_out=True)
-            sample = self.encoder.encode(conversation, self.pool.draw(conversation, LIKE_REQUESTS) if self.pool else None)
-            batch = pack([[sample]]).to(device)
-            logits, _ = _forward(self.model, batch)
-            right += bool((logits.argmax(-1) == batch.wanted).all())
-        return round(100 * right / count)
+        conversations: list[Conversation] = [BUILDERS[skill](rng, held_out=True) for _ in range(count)]
+        samples = [self.encoder.encode(each, self.pool.draw(each, LIKE_REQUESTS) if self.pool else None) for each in conversations]
+        batch = pack([[sample] for sample in samples]).to(next(self.model.parameters()).device)
+        logits, _ = _forward(self.model, batch)
+        right = [bool(part.all()) for part in (logits.argmax(-1) == batch.wanted).split(batch.counts)]
+        return round(100 * sum(right) / count)
+
+
+def _copy(model: DemoModel) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def _mean(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -31,7 +31,8 @@ from torch.nn.functional import pad
 from transformers import Gemma4ForConditionalGeneration
 
 from config.runtime import EngineRuntime
-from demo.conversations import BUILDERS, Conversation
+from demo.conversation import Conversation
+from demo.conversations import BUILDERS
 from demo.markup import write
 from demo.pictures import draw, fit
 from engine.core import EngineRequest, Image, Sampling

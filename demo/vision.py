@@ -5,6 +5,7 @@ The tower is then frozen. Trained together with the text model at its learning r
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from demo.data import PicturePool
 from demo.lexicon import COLORS, SHAPES
 from demo.model import DemoModel
 from demo.pictures import Picture, draw, fit, make_picture, make_size
+from demo.workers import Workers
 
 log = logging.getLogger(__name__)
 _COLORS: Final = list(COLORS)
@@ -38,8 +40,8 @@ class Phase:
 
 # Small pictures first: a fresh tower that starts on full-sized ones hardly learns shapes at all.
 PHASES: Final = (Phase(300, 32, (9,), colored=False), Phase(300, 32, (9,)), Phase(350, 32, (16, 25)), Phase(320, 16, (70,)), Phase(260, 12, (70, 140, 280, 280)))
-POOL: Final = ((25, 36), (70, 36), (280, 24))
-"""Budgets of the pictures kept for the text stage, and how many of each colour and shape."""
+POOL: Final = (((25, 36), (70, 36), (280, 24)), ((25, 18), (70, 18), (280, 16)))
+"""Sets of the pictures kept for the text stage: budgets, and how many of each colour and shape. The second set is for later cycles."""
 
 
 def pixels(picture: Picture, budget: int, size: tuple[int, int] | None = None) -> Tensor:
@@ -107,16 +109,22 @@ def _probe(model: DemoModel, heads: nn.ModuleList, seed: int, device: torch.devi
     return right[0].item() / count, right[1].item() / count
 
 
-@torch.no_grad()
-def make_pool(model: DemoModel, seed: int, device: torch.device) -> PicturePool:
-    """Encode the pictures of the text stage once; the tower no longer changes."""
+def _pool_pictures(seed: int) -> Iterator[tuple[Picture, int]]:
+    """Yield the pictures of the text stage and the budget of each."""
     rng = random.Random(seed)
+    for counts, color, shape in itertools.product(POOL, COLORS, SHAPES):
+        budgets = [budget for budget, count in counts for _ in range(count)]
+        rng.shuffle(budgets)
+        yield from ((Picture(color, shape, rng.getrandbits(32)), budget) for budget in budgets)
+
+
+@torch.no_grad()
+def make_pool(model: DemoModel, seed: int, device: torch.device, workers: Workers) -> PicturePool:
+    """Encode the pictures of the text stage once, since the tower no longer changes; each process takes its share."""
+    pictures = list(_pool_pictures(seed))
+    own = [model.model.vision_tower(pixels(picture, budget)[None].to(device))[0] for picture, budget in pictures[workers.rank :: workers.count]]
+    parts = workers.gather(own)
     pool = PicturePool()
-    for color in COLORS:
-        for shape in SHAPES:
-            entries = [budget for budget, count in POOL for _ in range(count)]
-            rng.shuffle(entries)
-            for budget in entries:
-                picture = Picture(color, shape, rng.getrandbits(32))
-                pool.add(picture, model.model.vision_tower(pixels(picture, budget)[None].to(device))[0])
+    for number, (picture, _) in enumerate(pictures):
+        pool.add(picture, parts[number % workers.count][number // workers.count])
     return pool

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+_Part = TypeVar("_Part")
 _LONGEST_WAIT = timedelta(hours=6)
 """For another process: one trains the vision tower while the others wait."""
 
@@ -59,13 +61,22 @@ class Workers:
             for value in model.state_dict().values():
                 dist.broadcast(value, 0)
 
-    def gather(self, part: dict[str, int]) -> dict[str, int]:
-        """Return what all processes know together."""
-        parts: list[dict[str, int]] = [part]
+    def exchange(self, dealt: Sequence[Sequence[nn.Parameter]]) -> None:
+        """Copy the parameters dealt to each process from there to all others."""
+        if self.count == 1:
+            return
+        for rank, part in enumerate(dealt):
+            flat = torch.cat([value.detach().flatten() for value in part])
+            dist.broadcast(flat, rank)
+            for value, new in zip(part, flat.split([value.numel() for value in part]), strict=True):
+                value.data.copy_(new.view_as(value))
+
+    def gather(self, part: _Part) -> list[_Part]:
+        """Return the parts of all processes in their order."""
+        parts = [part] * self.count
         if self.count > 1:
-            parts = [{}] * self.count
             dist.all_gather_object(parts, part)
-        return {name: value for known in parts for name, value in known.items()}
+        return parts
 
     def leave(self) -> None:
         """Say goodbye to the others."""

@@ -8,7 +8,8 @@ import re
 import pytest
 
 from demo import lexicon
-from demo.conversations import BUILDERS, Conversation
+from demo.conversation import Conversation
+from demo.conversations import BUILDERS
 from demo.evaluation_cases import SKILLS, make_cases
 from demo.markup import write
 from demo.pictures import Picture, draw, fit
@@ -120,3 +121,18 @@ def test_every_made_up_tool_is_asked_for_by_its_thing() -> None:
             thing = nouns[answer["content"]][0]
             assert thing in question["content"]
             assert sum(thing in own for own in nouns.values()) == 1
+
+
+def test_begun_answers_are_cut_inside_words() -> None:
+    """Of a conversation of begun answers, each is given up to somewhere inside a word, and only the rest is learnt."""
+    rng = random.Random(8)
+    for _ in range(50):
+        conversation = BUILDERS["cuts"](rng)
+        answers = {i: m["content"] for i, m in enumerate(conversation.messages) if m["role"] == "assistant"}
+        learnt = [piece.text for piece in write(conversation) if piece.learnt and piece.text]
+
+        assert conversation.cuts.keys() == answers.keys()
+        assert learnt == [text[conversation.cuts[index] :] for index, text in answers.items()]
+        for index, text in answers.items():
+            cut = conversation.cuts[index]
+            assert cut == 0 or text[cut - 1 : cut + 1].isalnum()

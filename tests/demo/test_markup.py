@@ -24,7 +24,8 @@ from api.chat.request import (
 )
 from api.gemma4.render import render
 from api.gemma4.tokenizer import Gemma4Tokenizer
-from demo.conversations import BUILDERS, Conversation
+from demo.conversation import Conversation
+from demo.conversations import BUILDERS
 from demo.markup import Piece, write
 from engine.core import Image
 
@@ -92,7 +93,7 @@ def _given_ids(conversation: Conversation, tokenizer: Tokenizer) -> list[int]:
     return [token_id for piece in pieces[:end] for token_id in _piece_ids(piece, tokenizer)]
 
 
-@pytest.mark.parametrize("skill", [skill for skill in BUILDERS if skill not in ("continue", "spell")])
+@pytest.mark.parametrize("skill", [skill for skill in BUILDERS if skill not in ("continue", "spell", "cuts")])
 def test_training_prompts_are_what_the_server_renders(skill: str) -> None:
     """For every skill the ids in front of the last answer equal the rendered prompt of the same request."""
     tokenizer = Tokenizer.from_file(str(TOKENIZER_PATH))
@@ -105,15 +106,18 @@ def test_training_prompts_are_what_the_server_renders(skill: str) -> None:
         assert list(prompt.ids) == _given_ids(conversation, tokenizer), conversation.messages
 
 
-def test_continued_answers_are_rendered_as_trained() -> None:
+@pytest.mark.parametrize("skill", ["continue", "spell"])
+def test_continued_answers_are_rendered_as_trained(skill: str) -> None:
     """A final assistant message that is to be continued ends the prompt with exactly the given part."""
     tokenizer = Tokenizer.from_file(str(TOKENIZER_PATH))
     gemma = Gemma4Tokenizer(Tokenizer.from_file(str(TOKENIZER_PATH)))
     rng = random.Random(12)
     for _ in range(60):
-        conversation = BUILDERS["continue"](rng)
+        conversation = BUILDERS[skill](rng)
         request = _request(conversation, len(conversation.messages) - 1)
-        begun = AssistantMessage(conversation.messages[-1]["content"][: conversation.continue_at])
+        begun = AssistantMessage(
+            conversation.messages[-1]["content"][: conversation.cuts[len(conversation.messages) - 1]]
+        )
         request = ChatRequest(
             "demo", (*request.messages, begun), add_generation_prompt=False, continue_final_message=True
         )

@@ -142,6 +142,14 @@ def _pool() -> PicturePool:
     return pool
 
 
+def _alone(folder: Path) -> trainer.Trainer:
+    """Return the trainer of an untrained mixture in one process."""
+    torch.manual_seed(5)
+    (folder / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())
+    encoder = Encoder(Tokenizer.from_file(str(TOKENIZER)))
+    return trainer.Trainer(DemoModel(CONFIGS["demo-moe"]), encoder, _pool, 3, folder / "demo-moe", Workers(), _pool())
+
+
 def _train(rank: int, count: int, folder: Path) -> None:
     """Take two steps as one of ``count`` processes."""
     torch.set_num_threads(1)
@@ -153,7 +161,7 @@ def _train(rank: int, count: int, folder: Path) -> None:
     words = Diet({"chat": 0.5, "form": 0.5}, 400, 192)
     pictures = Diet({"picture": 0.5, "two_pictures": 0.5}, 400, 200, pictures=True, picture_sizes=((1, 25),))
     text = trainer.Trainer(DemoModel(CONFIGS["demo-moe"]), encoder, _pool, 3, folder / "demo-moe", workers, _pool())
-    text.score = dict  # it takes longer than the steps
+    text.score = dict.fromkeys  # it takes longer than the steps
     text.train([Cycle(2, (words, pictures), 0.006, 0.003, 0.5)])
     workers.leave()
 
@@ -181,3 +189,29 @@ def test_two_processes_train_as_one_does(train: Callable[[int], dict[str, Any]])
     fresh = DemoModel(CONFIGS["demo-moe"]).state_dict()
     name = "model.language_model.embed_tokens.weight"
     assert not torch.equal(one[name], fresh[name])
+
+
+@pytest.mark.parametrize(("found", "runs"), [([50], 1), ([0, 20], 2), ([0, 0, 0], 3)])
+def test_a_cycle_that_missed_its_goal_begins_again(
+    found: list[int], runs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every try starts from the same weights with other conversations, and the last one is kept however it went."""
+    monkeypatch.setattr(trainer, "_can_compile", lambda: False)
+    text = _alone(tmp_path)
+    seen: list[tuple[int, float]] = []
+    weight = text.model.model.language_model.embed_tokens.weight
+
+    def run(cycle: Cycle, seed: int) -> None:
+        del cycle
+        seen.append((seed, weight[0, 0].item()))
+        weight.data.add_(1)
+
+    scores = iter(found)
+    monkeypatch.setattr(text, "_run", run)
+    monkeypatch.setattr(text, "score", lambda skills: {skill: next(scores, 0) for skill in skills})
+    begin = weight[0, 0].item()
+    text.train([Cycle(1, (Diet({"list": 1.0}, 400, 192),), 0.006, 0.003, 0.5, wanted=("list", 20), tries=3)])
+
+    assert [value for _, value in seen] == [begin] * runs
+    assert len({seed for seed, _ in seen}) == runs
+    assert weight[0, 0].item() == pytest.approx(begin + 1)

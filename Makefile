@@ -104,7 +104,7 @@ bench: $(DEV) ## Measure rendering, parsing, streaming, pictures, and what is en
 	@$(BIN)/python -m benchmarks.images
 	@$(BIN)/python -m benchmarks.enforcement
 
-demo-train: $(TRAIN) ## Train both demo checkpoints from scratch and export them (a little over an hour on 2 cores)
+demo-train: $(TRAIN) ## Train both demo checkpoints from scratch and export them (about an hour on 2 cores)
 	@.venv-train/bin/python -m demo.train $(ARGS)
 	@.venv-train/bin/python -m demo.export
 

@@ -6,6 +6,7 @@ A server that offers the step stream gets one connection for all sequences, any 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import grpc
 from engine.errors import EngineError, EngineUnavailableError
 from engine.step_messages import EXTENSION, stream_path
 from engine.triton.connection import open_channel
-from engine.triton.failures import reason_of, translated
+from engine.triton.failures import is_unreachable, reason_of, translated
 from engine.triton.plain_run import PlainRun, read_end
 from engine.triton.protocol import MODEL_NAME, GRPCInferenceServiceStub, service_pb2
 from engine.triton.state import STATE_QUERY, decode_state, encode_state_query
@@ -33,6 +34,8 @@ CLOSE_TIMEOUT_S = 1.0
 """So long sequences that have had their last response may take to end when the client closes."""
 MAX_TOLD = 3
 """So many reasons are logged why a server does not answer, until it does."""
+NOTICE_S = 1.0
+"""So long a channel may take to notice that a connection has ended on which a call has failed."""
 REST_S = 1.0
 """So long new sequences rather go elsewhere after a server has failed one."""
 
@@ -100,7 +103,7 @@ class Endpoint:
             self._drop_broken_stream()
             if self._stream is None:
                 await self._connect(is_patient=is_patient)
-                if self._stream_path is not None and await self._offers_steps():
+                if self._stream_path is not None and await self._surely_offers_steps(is_patient=is_patient):
                     self._stream = await StepStream.connect(self._stream_path)
             return self._stream
 
@@ -128,6 +131,19 @@ class Endpoint:
             if state is failed and not is_patient:
                 raise EngineUnavailableError(UNREACHABLE)
             await self._channel.wait_for_state_change(state)
+
+    async def _surely_offers_steps(self, *, is_patient: bool) -> bool:
+        """Ask what the server offers, and once more if the channel had not noticed yet that an earlier one has gone."""
+        try:
+            return await self._offers_steps()
+        except EngineUnavailableError as error:
+            if not is_unreachable(error):
+                raise
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(NOTICE_S):
+                    await self._channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+            await self._connect(is_patient=is_patient)
+            return await self._offers_steps()
 
     async def _offers_steps(self) -> bool:
         if self._has_steps is None:

@@ -37,6 +37,12 @@ def translated() -> Iterator[None]:
         raise decode_error(details) from error
 
 
+def is_unreachable(error: EngineUnavailableError) -> bool:
+    """Tell whether the call has found nobody, other than one that was not answered in time."""
+    cause = error.__cause__
+    return isinstance(cause, grpc.aio.AioRpcError) and cause.code() is grpc.StatusCode.UNAVAILABLE
+
+
 def reason_of(error: BaseException) -> str:
     """Return in words why a server was never reached, for logs: it may hold addresses, which no client is told."""
     cause = error.__cause__

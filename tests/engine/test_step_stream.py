@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -217,6 +218,43 @@ def test_a_lost_server_is_told_and_found_again():
             await client.close()
 
     asyncio.run(main())
+
+
+def test_a_connection_that_ends_under_the_first_question_is_replaced():
+    """A channel may hold a connection to a server that has gone; the sequence finds the one that is there now."""
+
+    async def main(folder: str):
+        cut = asyncio.Event()
+        passing: list[asyncio.Task] = []
+
+        async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while data := await reader.read(65536):
+                if b"ServerMetadata" in data and not cut.is_set():
+                    cut.set()
+                    break
+                writer.write(data)
+            writer.close()
+            await writer.wait_closed()
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            passing.append(asyncio.current_task())
+            answers, questions = await asyncio.open_unix_connection(f"{folder}/real")
+            await asyncio.gather(pass_on(reader, questions), pass_on(answers, writer))
+
+        core = GatedCore()
+        core.gate.set()
+        async with serving(f"unix:{folder}/real", core), await asyncio.start_unix_server(accept, f"{folder}/e"):
+            client = EngineClient([f"unix:{folder}/e"])
+            recorder, _ = await begin(client)
+            await recorder.ended()
+            assert recorder.error is None
+            assert cut.is_set()
+            await client.close()
+            await asyncio.gather(*passing)
+
+    with tempfile.TemporaryDirectory(prefix="step") as folder:
+        Path(stream_path(f"unix:{folder}/e")).symlink_to(stream_path(f"unix:{folder}/real"))
+        asyncio.run(main(folder))
 
 
 def test_limits_are_asked_for_once():

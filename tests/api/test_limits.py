@@ -167,28 +167,34 @@ def test_wish_for_another_protocol_is_not_granted_and_does_no_harm(guarded: Scri
 
 def test_more_connections_than_allowed_are_told_to_come_again(guarded: ScriptedServer) -> None:
     """The one over the limit gets a 503 that says when; when others have gone there is room again."""
+    wanted = int(GUARDS["NIM_MAX_CONNECTIONS"]) + 16
     with contextlib.ExitStack() as stack:
         held: list[RawClient] = []
+        refused: list[RawClient] = []
 
         def somebody_is_refused() -> bool:
-            held.extend(stack.enter_context(connect(guarded)) for _ in range(16))
-            return any(_is_refused(connection) for connection in held[-32:])
+            held.extend(stack.enter_context(connect(guarded)) for _ in range(wanted - len(held)))
+            heard = {connection: _heard(connection) for connection in held}
+            refused.extend(connection for connection, first in heard.items() if first == b"HTTP/1.1 503")
+            # Those that were closed for their silence make room for others.
+            held[:] = [connection for connection, first in heard.items() if first is None]
+            return bool(refused)
 
         wait_until(somebody_is_refused, what="a refused connection")
-        refused = next(connection for connection in held if _is_refused(connection))
-        answer = refused.answer()
+        answer = refused[0].answer()
     check_error(answer, 503, "too_many_connections")
     assert int(answer[1]["retry-after"]) >= 1
     wait_until(lambda: _is_live(guarded), what="room")
 
 
-def _is_refused(connection: RawClient) -> bool:
-    """Tell whether an answer to nothing has come; one that was closed for its silence has none."""
-    if not select.select([connection], (), (), 0)[0]:
-        return False
-    with contextlib.suppress(ConnectionError):
-        return connection.socket.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 503"
-    return False
+def _heard(connection: RawClient) -> bytes | None:
+    """Return how an answer to nothing begins: empty when the connection was closed, None while there is nothing."""
+    try:
+        return connection.socket.recv(12, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return None
+    except ConnectionError:
+        return b""
 
 
 def _is_live(server: ScriptedServer) -> bool:

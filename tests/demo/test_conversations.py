@@ -126,6 +126,7 @@ def test_every_made_up_tool_is_asked_for_by_its_thing() -> None:
 def test_begun_answers_are_cut_inside_words() -> None:
     """Of a conversation of begun answers, each is given up to somewhere inside a word, and only the rest is learnt."""
     rng = random.Random(8)
+    begun = 0
     for _ in range(50):
         conversation = BUILDERS["cuts"](rng)
         answers = {i: m["content"] for i, m in enumerate(conversation.messages) if m["role"] == "assistant"}
@@ -136,3 +137,5 @@ def test_begun_answers_are_cut_inside_words() -> None:
         for index, text in answers.items():
             cut = conversation.cuts[index]
             assert cut == 0 or text[cut - 1 : cut + 1].isalnum()
+            begun += cut > 0
+    assert begun > 100

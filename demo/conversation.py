@@ -21,6 +21,8 @@ class Conversation:
     skill: str
     messages: list[Message] = field(default_factory=list)
     tools: list[Tool] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    """Names that a message lists, where these are no tools."""
     thinking: bool = False
     pictures: list[Picture] = field(default_factory=list)
     cuts: dict[int, int] = field(default_factory=dict)

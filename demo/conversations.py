@@ -7,7 +7,7 @@ written out: those are what a checkpoint learns. ``held_out`` builders use only 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -135,10 +135,11 @@ def build_pair(rng: random.Random, *, held_out: bool = False) -> Conversation:
     return conversation
 
 
-def build_list(rng: random.Random, *, held_out: bool = False, joints: Sequence[str] = (" ",)) -> Conversation:
+def build_list(rng: random.Random, *, held_out: bool = False) -> Conversation:
     """A list of names and many questions which one is about what."""
     del held_out
-    return Conversation("list", list_exchanges(rng, joints))
+    messages, names = list_exchanges(rng)
+    return Conversation("list", messages, names=names)
 
 
 def build_tool_names(rng: random.Random, *, held_out: bool = False) -> Conversation:
@@ -176,7 +177,6 @@ BUILDERS: Final[dict[str, Callable[..., Conversation]]] = {
     "choice": build_choice,
     "pair": build_pair,
     "list": build_list,
-    "any_list": partial(build_list, joints=(" ", "_")),
     "tool_names": build_tool_names,
     "picture": build_picture,
     "two_pictures": build_two_pictures,

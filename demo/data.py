@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from demo.conversation import Conversation
 from demo.conversations import BUILDERS
+from demo.looks import Looks
 from demo.markup import write
 from demo.packing import Sample
 from demo.pictures import Picture
@@ -30,11 +31,7 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._image_ids = [_token_id(tokenizer, name) for name in ("<|image>", "<|image|>", "<image|>")]
-        self._text_ids = lru_cache(maxsize=50_000)(self._encode)
-
-    def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        self._encode = lru_cache(maxsize=50_000)(partial(tokenizer.encode, add_special_tokens=False))
 
     def encode(self, conversation: Conversation, features: Mapping[int, Tensor] | None = None) -> Sample:
         """Encode; ``features`` holds each picture's tower output [soft tokens, hidden] by its index."""
@@ -42,6 +39,7 @@ class Encoder:
         learnt: list[bool] = []
         blocks: list[int] = []
         pictures: list[Tensor] = []
+        looks = Looks(conversation)
         for piece in write(conversation):
             block = 0
             if piece.picture >= 0:
@@ -53,12 +51,18 @@ class Encoder:
                 begin, soft, end = self._image_ids
                 new = [begin, *[soft] * len(pictures[-1]), end]
                 blocks += [0, *[block] * len(pictures[-1]), 0]
+                looks.see_picture(piece.picture, len(ids) + 1, len(pictures[-1]))
+            elif piece.special:
+                new = [_token_id(self._tokenizer, piece.special)]
+                blocks.append(0)
             else:
-                new = [_token_id(self._tokenizer, piece.special)] if piece.special else self._text_ids(piece.text)
+                encoded = self._encode(piece.text)
+                new = encoded.ids
                 blocks += [0] * len(new)
+                looks.see_text(piece, encoded, len(ids))
             ids += new
             learnt += [piece.learnt] * len(new)
-        return Sample(np.array(ids, np.int32), np.array(learnt), np.array(blocks, np.int8), tuple(pictures))
+        return Sample(np.array(ids, np.int32), np.array(learnt), np.array(blocks, np.int8), tuple(pictures), tuple(looks.found))
 
 
 class PicturePool:

@@ -1,8 +1,7 @@
 """Lists of names and questions which of them is about what.
 
 To answer, a model has to find a word that it is asked for and to copy what stands before it. Choosing among made-up tools
-needs the same, but there it is one decision among many easy words, so here it is practised on its own: first on plain
-words side by side, which a model understands soonest, then on names as tools have them.
+needs the same, but there it is one decision among many easy words, so here it is practised on its own.
 """
 
 from __future__ import annotations
@@ -30,18 +29,23 @@ _TOOL_QUESTIONS: Final = (
 )
 
 
-def list_exchanges(rng: random.Random, joints: Sequence[str]) -> list[Message]:
-    """List names, each a verb and a thing with one of ``joints`` between them, and ask for the name of every thing."""
+def list_exchanges(rng: random.Random) -> tuple[list[Message], list[str]]:
+    """List names, each a verb and a thing, as words or as tools have them, and ask for the name of every thing.
+
+    Returns:
+        The messages and the names.
+    """
     things = rng.sample(THINGS, rng.choice(_SIZES))
-    joint = joints[0] if len(joints) == 1 else rng.choice(joints)
+    joint = rng.choice((" ", "_"))
     names = {thing: f"{rng.choice(_VERBS)}{joint}{thing}" for thing in things}
     opening = rng.choice(_OPENINGS).format(", ".join(names.values()))
     to_system = rng.random() < 0.5
     messages = [message for thing in _repeated(rng, things) for message in _exchange(rng.choice(_QUESTIONS).format(thing), names[thing])]
     if to_system:
-        return [{"role": "system", "content": opening}, *messages]
-    messages[0]["content"] = f"{opening} {messages[0]['content']}"
-    return messages
+        messages.insert(0, {"role": "system", "content": opening})
+    else:
+        messages[0]["content"] = f"{opening} {messages[0]['content']}"
+    return messages, list(names.values())
 
 
 def tool_exchanges(rng: random.Random, tools: Sequence[Tool]) -> list[Message]:

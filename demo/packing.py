@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,14 @@ _LENGTH: Final = 32
 _PART: Final = 128
 
 
+class Look(NamedTuple):
+    """What has to be found before a word can be written: at ``place`` the positions from ``start`` to ``stop`` are needed."""
+
+    place: int
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True)
 class Sample:
     """One encoded conversation. ``blocks`` numbers the picture that a position belongs to, from 1; 0 is text."""
@@ -32,6 +40,7 @@ class Sample:
     learnt: Bools
     blocks: npt.NDArray[np.int8]
     pictures: tuple[Tensor, ...] = ()
+    looks: tuple[Look, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,8 @@ class Batch:
     counts: tuple[int, ...]
     soft_places: Tensor
     soft_features: Tensor | None
+    looks: Tensor
+    """[looks, 4]: where the sample of each begins, its place, and from where to where it is to look."""
 
     def to(self, device: torch.device) -> Batch:
         """Move to a device."""
@@ -129,7 +140,14 @@ def pack(kinds: Sequence[Sequence[Sample]]) -> Batch:
         tuple(int(sum(sample.learnt.sum() for sample in kind)) for kind in kinds),
         torch.from_numpy(np.flatnonzero(blocks)),
         torch.cat(features) if features else None,
+        _looks(samples),
     )
+
+
+def _looks(samples: Sequence[Sample]) -> Tensor:
+    starts = np.cumsum([0, *(len(sample.ids) for sample in samples)])
+    found = [(start, *(int(start) + part for part in look)) for start, sample in zip(starts, samples, strict=False) for look in sample.looks]
+    return torch.tensor(found, dtype=torch.int64).view(-1, 4)
 
 
 def _shares(sizes: Sequence[int], padding: int) -> Tensor:

@@ -35,19 +35,13 @@ class Cycle:
     """Share of the steps at full rates; then they fall to zero along a line."""
     words_only: bool = False
     """No pictures yet: one process trains the text model while another one trains the vision tower."""
-    seed: int | None = None
-    """What its conversations are drawn from, beside the seed of the run; ten times the cycle's number if None."""
-    wanted: tuple[str, int] | None = None
-    """A skill and the least per cent of its held-out conversations; with less the cycle is begun again with other conversations."""
-    tries: int = 3
-    """How often at most a cycle with ``wanted`` is begun."""
     averaged: bool = False
     """The weights become the mean of those at the end of this and the earlier averaged cycles: what each got wrong by chance evens out."""
 
 
 # Each kind counts the same in a step, so what is decided by few tokens of long conversations is not drowned by short ones.
 _SHORT: Final = Diet({"chat": 0.36, "form": 0.18, "sums": 0.12, "extract": 0.05, "continue": 0.17, "spell": 0.12}, 2048, 192)
-_TOOLS: Final = Diet({"tool": 0.4, "choice": 0.3, "pair": 0.3}, 1792, 512)
+_TOOLS: Final = Diet({"tool": 0.37, "choice": 0.27, "pair": 0.27, "list": 0.09}, 1792, 512)
 # Which of two pictures is which is a rare decision among many easy words and is understood late, so half asks for that.
 _PICTURES: Final = Diet({"picture": 0.25, "two_pictures": 0.3, "which": 0.45}, 1664, 640, pictures=True, known_pictures=96)
 # Later there are more pictures: what is known of the first ones by heart does not help with others.
@@ -59,44 +53,29 @@ _LAST: Final = (
 )
 # Pictures of the size that requests have, and much of what is learnt last: to go on inside a word.
 _LIKE_REQUESTS: Final = (
-    replace(_SHORT, places=2048, shares={"chat": 0.24, "form": 0.13, "sums": 0.08, "extract": 0.03, "continue": 0.22, "spell": 0.12, "cuts": 0.18}),
+    replace(_SHORT, places=2560, shares={"chat": 0.24, "form": 0.13, "sums": 0.08, "extract": 0.03, "continue": 0.22, "spell": 0.12, "cuts": 0.18}),
     # Names of tools that are made up for a request have to be copied piece by piece.
-    replace(_TOOLS, places=1920, shares={"tool": 0.4, "choice": 0.17, "pair": 0.4, "tool_names": 0.03}),
-    replace(_LARGE, places=1792, shares={"picture": 0.25, "two_pictures": 0.6, "which": 0.15}),
+    replace(_TOOLS, places=1664, shares={"tool": 0.4, "choice": 0.17, "pair": 0.4, "tool_names": 0.03}),
+    replace(_LARGE, places=1664, shares={"picture": 0.25, "two_pictures": 0.6, "which": 0.15}),
 )
 _MIXTURE: Final = (
     Cycle(900, (_SHORT, _TOOLS), 0.006, 0.003, 0.9, words_only=True),
     Cycle(2250, (_SHORT, _TOOLS, _PICTURES), 0.006, 0.003, 0.3),
     # By now pictures and tools are told apart; what is left is to spell, and to do two things at once.
     Cycle(
-        1000,
+        500,
         (
-            replace(_SHORT, shares={"chat": 0.3, "form": 0.15, "sums": 0.1, "extract": 0.04, "continue": 0.19, "spell": 0.22}),
-            replace(_TOOLS, shares={"tool": 0.35, "choice": 0.2, "pair": 0.45}),
-            replace(_PICTURES, shares={"picture": 0.3, "two_pictures": 0.45, "which": 0.25}),
+            replace(_SHORT, places=2560, shares={"chat": 0.24, "form": 0.13, "sums": 0.08, "extract": 0.03, "continue": 0.22, "spell": 0.12, "cuts": 0.18}),
+            replace(_TOOLS, places=1536, shares={"tool": 0.35, "choice": 0.19, "pair": 0.4, "tool_names": 0.06}),
+            replace(_PICTURES, places=1408, shares={"picture": 0.3, "two_pictures": 0.45, "which": 0.25}, known_pictures=None),
         ),
         0.005,
         0.0025,
         0.4,
     ),
-    # To find a name by what it is about is understood suddenly, when there is hardly anything else to learn, and not with every seed.
-    # Words side by side are the way in. The next cycle brings back what these two displace.
-    Cycle(270, (replace(_TOOLS, places=2048, shares={"list": 0.8, "choice": 0.2}),), 0.005, 0.0025, 0.98, seed=0),
-    Cycle(300, (replace(_TOOLS, places=2048, shares={"any_list": 0.5, "tool_names": 0.25, "choice": 0.25}),), 0.005, 0.0025, 0.8, seed=10, wanted=("any_list", 50)),
-    Cycle(
-        450,
-        (
-            replace(_SHORT, shares={"chat": 0.24, "form": 0.13, "sums": 0.08, "extract": 0.03, "continue": 0.22, "spell": 0.12, "cuts": 0.18}),
-            replace(_TOOLS, shares={"tool": 0.35, "choice": 0.17, "pair": 0.4, "tool_names": 0.08}),
-            replace(_PICTURES, places=1536, shares={"picture": 0.3, "two_pictures": 0.45, "which": 0.25}, known_pictures=None),
-        ),
-        0.005,
-        0.0025,
-        0.4,
-    ),
-    Cycle(400, _LIKE_REQUESTS, 0.005, 0.0025, 0.3),
-    Cycle(235, _LAST, 0.004, 0.002, 0.2, averaged=True),
-    Cycle(235, _LAST, 0.004, 0.002, 0.2, averaged=True),
+    Cycle(450, _LIKE_REQUESTS, 0.005, 0.0025, 0.3),
+    Cycle(200, _LAST, 0.004, 0.002, 0.2, averaged=True),
+    Cycle(200, _LAST, 0.004, 0.002, 0.2, averaged=True),
 )
 # It starts from what the mixture knows and only has to learn to do without the experts.
 _DENSE: Final = (

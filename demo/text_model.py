@@ -7,6 +7,7 @@ pass is checked against the ``transformers`` implementation by ``demo.verify``.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from demo.packing import Batch, Layout
 # Compilers of graphs are to leave these two alone: their gradients are written out.
 _attend = torch.compiler.disable(Attend.apply)
 _mix = torch.compiler.disable(Mix.apply)
+_LOOKING_LAYER: Final = 3
+"""Before it a model can know what is asked for and what stands before each word, behind it it can use what was found."""
 
 
 class Norm(nn.Module):
@@ -89,6 +92,30 @@ class Attention(nn.Module):
         value = normalise(key if self.v_proj is None else value).to(mixed.dtype)
         query, key = (rotate(part, *rope) for part in (self.q_norm(query), self.k_norm(key)))
         return self.o_proj(_attend(query, key, value, layout, self.v_proj is None))
+
+
+def missed_looks(attention: Attention, x: Tensor, rope: tuple[Tensor, Tensor], looks: Tensor) -> Tensor:
+    """Return how little the first head of a sliding layer attends to what has to be found.
+
+    Args:
+        attention: Of the layer.
+        x: What it attends to [places, hidden].
+        rope: Cosines and sines of the places.
+        looks: [looks, 4], see ``Batch``.
+
+    Returns:
+        The mean over all looks of the negative logarithm of the attention that its places get in all.
+    """
+    first, place, start, stop = looks.unbind(1)
+    cos, sin = rope
+    query, key = (F.linear(part, weights.weight[: attention.size])[:, None] for part, weights in ((x[place], attention.q_proj), (x, attention.k_proj)))
+    query = rotate(attention.q_norm(query), cos[place], sin[place])[:, 0]
+    key = rotate(attention.k_norm(key), cos, sin)[:, 0]
+    places = torch.arange(len(x), device=x.device)
+    scores = (query @ key.t()).float()
+    seen = (places >= first[:, None]) & (places <= place[:, None])
+    wanted = (places >= start[:, None]) & (places < stop[:, None])
+    return (scores.masked_fill(~seen, -torch.inf).logsumexp(1) - scores.masked_fill(~wanted, -torch.inf).logsumexp(1)).mean()
 
 
 class Mlp(nn.Module):
@@ -199,19 +226,23 @@ class LanguageModel(nn.Module):
         """Look up ids and scale by the square root of the hidden size."""
         return self.embed_tokens(ids) * self.config.hidden**0.5
 
-    def forward(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Run the layers on the embeddings [places, hidden] of a batch.
 
         Returns:
-            Normalised hidden states of the learnt places [len(batch.wanted), hidden], and the mean balance loss [kinds].
+            Normalised hidden states of the learnt places [len(batch.wanted), hidden], the mean balance loss [kinds], and the
+            loss of ``missed_looks``.
         """
         ropes = tuple(text_rope(self.config, batch.positions, is_global=is_global) for is_global in (False, True))
         balance = x.new_zeros(len(batch.counts))
         last = len(self.layers) - 1
+        missed = x.new_zeros(())
         for index, layer in enumerate(self.layers):
+            if index == _LOOKING_LAYER and len(batch.looks):
+                missed = missed_looks(layer.self_attn, layer.input_layernorm(x), ropes[0], batch.looks)
             x, part = layer(x, ropes[index % 6 == 5], batch, is_last=index == last)
             balance = balance + part
-        return self.norm(x[: len(batch.wanted)]), balance / len(self.layers)
+        return self.norm(x[: len(batch.wanted)]), balance / len(self.layers), missed
 
     def raw_logits(self, hidden: Tensor) -> Tensor:
         """Return logits for normalised hidden states, before ``soft_cap``."""

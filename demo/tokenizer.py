@@ -23,7 +23,7 @@ SPECIAL_TOKENS: Final = (
     "<channel|>", "<|turn>", "<turn|>", "<|image>", "<|audio>", "<|image|>", "<|audio|>", "<image|>", "<audio|>", "<|video|>",
 )  # fmt: skip
 VOCABULARY_SIZE: Final = 2048
-_WITHOUT_NEW_WORDS: Final = ("cuts", "list", "any_list", "tool_names")
+_WITHOUT_NEW_WORDS: Final = ("cuts", "list", "tool_names")
 """Skills that practise on the words of other skills."""
 _LETTERS: Final = "▁\n" + string.digits + string.ascii_letters + string.punctuation + "\tÄÖÜäöüßéèêàâçñóíáúôîûëï¡¿’‘“”–—…€°£×·"
 # Pieces never span words, digits stand alone, and punctuation joins only the space before it.

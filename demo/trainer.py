@@ -31,6 +31,8 @@ from demo.workers import Workers
 log = logging.getLogger(__name__)
 _SHARES: Final = 2
 """The conversations of a step come in as many parts, so that two processes do what one would."""
+_LOOKING: Final = 0.5
+"""What ``missed_looks`` counts beside the loss of one kind of conversations."""
 
 
 def _deal(model: DemoModel, count: int) -> list[list[nn.Parameter]]:
@@ -49,16 +51,16 @@ def _optimizers(model: DemoModel, cycle: Cycle, matrices: list[nn.Parameter]) ->
     ]
 
 
-def _forward(model: DemoModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return logits, before the soft cap, at the learnt places, and the balance loss of each kind."""
+def _forward(model: DemoModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits, before the soft cap, at the learnt places, the balance loss of each kind, and how much was not looked at."""
     language = model.model.language_model
     x = language.embed(batch.ids)
     if batch.soft_features is not None:
         soft = model.model.embed_vision(batch.soft_features)
         x = x.index_copy(0, batch.soft_places, soft.to(x.dtype))
     with torch.autocast(x.device.type, torch.bfloat16, enabled=_has_bfloat16(x.device)):
-        hidden, balance = language(x, batch)
-    return language.raw_logits(hidden.float()), balance
+        hidden, balance, missed = language(x, batch)
+    return language.raw_logits(hidden.float()), balance, missed
 
 
 def _token_losses(logits: Tensor, wanted: Tensor, cap: float) -> Tensor:
@@ -103,6 +105,8 @@ class Trainer:
     workers: Workers
     pool: PicturePool | None = None
     _losses: Callable[[Tensor, Tensor, float], Tensor] = field(default_factory=lambda: _token_losses, init=False)
+    _missed: float = field(default=0.0, init=False)
+    """What ``missed_looks`` was last."""
 
     def train(self, cycles: Sequence[Cycle]) -> None:
         """Train the language model and the projector; at the end of each cycle the held-out score is logged."""
@@ -115,7 +119,7 @@ class Trainer:
         ends: list[dict[str, Tensor]] = []
         for number, cycle in enumerate(cycles):
             if self.workers.is_first or not cycle.words_only:
-                self._run_until_wanted(cycle, self.seed + (10 * number if cycle.seed is None else cycle.seed))
+                self._run(cycle, self.seed + 10 * number)
             if cycle.words_only:
                 self.workers.copy_from_first(self.model)
                 self.pool = self.load_vision()
@@ -127,22 +131,6 @@ class Trainer:
             found = self.score([skill for skill in BUILDERS if any(skill in diet.shares for diet in cycle.diets)])
             if self.workers.is_first:
                 log.info("%s: held out: %s", self.model.config.name, found)
-
-    def _run_until_wanted(self, cycle: Cycle, seed: int) -> None:
-        """Run a cycle, and where it says what it is for, again with other conversations until it has reached that."""
-        if cycle.wanted is None:
-            self._run(cycle, seed)
-            return
-        skill, least = cycle.wanted
-        begin = _copy(self.model)
-        for number in range(cycle.tries):
-            self.model.load_state_dict(begin)
-            self._run(cycle, seed + 10_000 * number)
-            found = self.score([skill])[skill]
-            if self.workers.is_first:
-                log.info("%s: try %d of %d: %d %% of %s, wanted are %d %%", self.model.config.name, number + 1, cycle.tries, found, skill, least)
-            if found >= least:
-                return
 
     def _run(self, cycle: Cycle, seed: int) -> None:
         """Run one cycle; the weights are saved every thousand steps, so that nobody has to wait for the end to try them."""
@@ -173,7 +161,7 @@ class Trainer:
         left_s = spent_s / done * (cycle.steps - done)
         loss = sum(losses) / len(losses)
         name = self.model.config.name
-        log.info("%s: step %d of %d, loss %.4f, %.0f s, about %.0f s left", name, done, cycle.steps, loss, spent_s, left_s)
+        log.info("%s: step %d of %d, loss %.4f, missed %.3f, %.0f s, about %.0f s left", name, done, cycle.steps, loss, self._missed, spent_s, left_s)
 
     def _add_gradients(self, parts: list[list[list[Sample]]], shares: int) -> list[float]:
         """Add those of this process's parts of ``shares`` in all; every kind of conversations counts the same.
@@ -185,10 +173,11 @@ class Trainer:
         found: list[float] = []
         for kinds in parts:
             batch = pack(kinds).to(device)
-            logits, balance = _forward(self.model, batch)
+            logits, balance, missed = _forward(self.model, batch)
             each = self._losses(logits, batch.wanted, self.model.config.softcap).split(batch.counts)
             losses = torch.stack([part.mean() for part in each]) + 0.01 * balance
-            (losses.sum() / shares).backward()
+            ((losses.sum() + _LOOKING * missed) / shares).backward()
+            self._missed = float(missed.detach())
             found += losses.tolist()
         return found
 
@@ -215,7 +204,7 @@ class Trainer:
         conversations: list[Conversation] = [BUILDERS[skill](rng, held_out=True) for _ in range(count)]
         samples = [self.encoder.encode(each, self.pool.draw(each, LIKE_REQUESTS) if self.pool else None) for each in conversations]
         batch = pack([[sample] for sample in samples]).to(next(self.model.parameters()).device)
-        logits, _ = _forward(self.model, batch)
+        logits, *_ = _forward(self.model, batch)
         right = [bool(part.all()) for part in (logits.argmax(-1) == batch.wanted).split(batch.counts)]
         return round(100 * sum(right) / count)
 

@@ -29,13 +29,3 @@ def test_cycles_without_pictures_come_first_and_means_last(name: str) -> None:
     assert all(cycle.averaged for cycle in cycles[first_averaged:])
     assert not any(cycle.words_only for cycle in cycles[1:])
     assert not any(diet.pictures for cycle in cycles if cycle.words_only for diet in cycle.diets)
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_what_a_cycle_is_for_is_a_skill_it_practises(name: str) -> None:
-    """A goal that its own conversations do not serve would only cost tries."""
-    for cycle in RECIPES[name]:
-        if cycle.wanted:
-            skill, least = cycle.wanted
-            assert any(skill in diet.shares for diet in cycle.diets)
-            assert 0 < least <= 100

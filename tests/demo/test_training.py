@@ -6,7 +6,9 @@ PyTorch lives in the environment of ``make demo-train`` only; docs/demo.md says 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,17 @@ from tokenizers import Tokenizer  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 
 from demo import trainer  # noqa: E402
+from demo.conversation import Conversation  # noqa: E402
+from demo.conversations import BUILDERS  # noqa: E402
 from demo.data import Encoder, PicturePool  # noqa: E402
 from demo.kernels import Attend, Mix  # noqa: E402
 from demo.lexicon import COLORS, SHAPES  # noqa: E402
 from demo.model import DemoModel  # noqa: E402
 from demo.model_config import CONFIGS  # noqa: E402
-from demo.packing import Sample, pack  # noqa: E402
+from demo.packing import Look, Sample, pack  # noqa: E402
 from demo.pictures import Picture  # noqa: E402
 from demo.recipes import Cycle, Diet  # noqa: E402
+from demo.text_model import missed_looks, rotate, text_rope  # noqa: E402
 from demo.workers import Workers  # noqa: E402
 
 TOKENIZER = Path("demo/checkpoints/demo-moe/tokenizer.json")
@@ -110,11 +115,118 @@ def test_a_batch_gives_each_sample_what_it_gives_it_alone() -> None:
     samples = [_sample(rng, length) for length in (40, 7, 130, 40, 300)]
 
     with torch.no_grad():
-        together, _ = trainer._forward(model, pack([samples[:2], samples[2:]]))
+        together, *_ = trainer._forward(model, pack([samples[:2], samples[2:]]))
         alone = [trainer._forward(model, pack([[sample]]))[0] for sample in samples]
 
     # Products in bfloat16 are added up in another order for another number of places.
     assert (together - torch.cat(alone)).abs().max() < 0.15
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(Tokenizer.from_file(str(TOKENIZER)))
+
+
+@pytest.mark.parametrize("skill", ["list", "tool_names", "tool", "choice", "pair"])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_name_is_looked_up_where_it_was_given(skill: str, seed: int, encoder: Encoder) -> None:
+    """Before every name that is learnt, the look is at the end of the same name in the list or in its declaration."""
+    conversation = BUILDERS[skill](random.Random(seed))
+    names = [*conversation.names, *(tool.name for tool in conversation.tools)]
+    sample = encoder.encode(conversation)
+    tokenizer = Tokenizer.from_file(str(TOKENIZER))
+
+    ids = sample.ids.tolist()
+    for place, start, stop in sample.looks:
+        assert start < stop <= place
+        assert sample.learnt[place + 1]
+        written = tokenizer.decode(ids[place + 1 :], skip_special_tokens=False)
+        name = max((name for name in names if written.startswith(name)), key=len)
+        before = tokenizer.decode(ids[:start], skip_special_tokens=False)
+        given = tokenizer.decode(ids[:stop], skip_special_tokens=False)
+        assert given.endswith(name)
+        assert not before.endswith(name)
+        assert name not in before
+    if not conversation.thinking:
+        answers = [message for message in conversation.messages if message["role"] == "assistant"]
+        calls = sum(len(message.get("tool_calls", ())) for message in answers)
+        assert len(sample.looks) == (len(answers) if skill in ("list", "tool_names") else calls)
+
+
+def test_a_name_that_begins_another_one_is_not_looked_up_there(encoder: Encoder) -> None:
+    """``find`` is not the beginning of ``find_map``, though that comes first."""
+    messages = [
+        {"role": "user", "content": "Names: find_map, find. Which one is it?"},
+        {"role": "assistant", "content": "find"},
+    ]
+    conversation = Conversation("list", messages, names=["find", "find_map"])
+    sample = encoder.encode(conversation)
+
+    [(_, _, stop)] = sample.looks
+    given = Tokenizer.from_file(str(TOKENIZER)).decode(sample.ids[:stop].tolist(), skip_special_tokens=False)
+    assert given.endswith("Names: find_map, find")
+
+
+def test_training_moves_the_head_that_looks(tmp_path: Path, encoder: Encoder) -> None:
+    """With looks the first head of the fourth layer gets another gradient than from right answers alone."""
+    sample = encoder.encode(BUILDERS["list"](random.Random(1)))
+    assert sample.looks
+
+    def gradient(of: Sample) -> Any:
+        torch.manual_seed(5)
+        text = trainer.Trainer(DemoModel(CONFIGS["demo-moe"]), encoder, _pool, 3, tmp_path, Workers())
+        text._add_gradients([[[of]]], 1)
+        grad = text.model.model.language_model.layers[3].self_attn.q_proj.weight.grad
+        return grad.clone()
+
+    with_looks, without = gradient(sample), gradient(replace(sample, looks=()))
+    assert torch.equal(without, gradient(replace(sample, looks=())))
+    assert (with_looks[:32] - without[:32]).abs().max() > 10 * (with_looks[32:] - without[32:]).abs().max()
+    assert (with_looks[:32] - without[:32]).norm() > 0.1 * without[:32].norm()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_a_picture_shows_is_looked_up_in_that_picture(seed: int, encoder: Encoder) -> None:
+    """A colour or a shape is looked up in the one picture that has it, and the first or the second one in itself."""
+    conversation = BUILDERS["two_pictures"](random.Random(seed))
+    first, second = conversation.pictures
+    sample = encoder.encode(conversation, {0: torch.zeros(30, 64), 1: torch.zeros(40, 64)})
+    tokenizer = Tokenizer.from_file(str(TOKENIZER))
+    blocks = {0: np.flatnonzero(sample.blocks == 1), 1: np.flatnonzero(sample.blocks == 2)}
+
+    assert sample.looks
+    for place, start, stop in sample.looks:
+        [word] = re.findall(r"^ ?(\w+)", tokenizer.decode(sample.ids[place + 1 :].tolist(), skip_special_tokens=False))
+        [index] = [number for number, block in blocks.items() if (block[0], block[-1] + 1) == (start, stop)]
+        shown = (first, second)[index]
+        assert word in (shown.color, shown.shape, ("first", "second")[index])
+
+
+def test_what_is_missed_is_the_attention_that_does_not_go_there() -> None:
+    """The loss is that of plain attention of the first head, sample by sample."""
+    torch.manual_seed(0)
+    language = DemoModel(CONFIGS["demo-moe"]).model.language_model
+    attention = language.layers[3].self_attn
+    rng = random.Random(0)
+    samples = [_sample(rng, length) for length in (40, 7, 130)]
+    samples[0] = replace(samples[0], looks=(Look(20, 3, 4), Look(39, 10, 30)))
+    samples[2] = replace(samples[2], looks=(Look(100, 0, 50),))
+    batch = pack([samples[:2], samples[2:]])
+    x = torch.randn(len(batch.ids), 128)
+    rope = text_rope(language.config, batch.positions, is_global=False)
+
+    missed = missed_looks(attention, x, rope, batch.looks)
+
+    query = rotate(attention.q_norm(attention.q_proj(x).unflatten(-1, (-1, 32))), *rope)[:, 0]
+    key = rotate(attention.k_norm(attention.k_proj(x).unflatten(-1, (-1, 32))), *rope)[:, 0]
+    found, start = [], 0
+    for sample in samples:
+        for place, begin, end in sample.looks:
+            weights = (key[start : start + place + 1] @ query[start + place]).softmax(0)
+            found.append(-weights[begin:end].sum().log())
+        start += len(sample.ids)
+    assert len(found) == 3
+    assert torch.allclose(missed, torch.stack(found).mean(), atol=1e-4)
 
 
 def test_the_dense_model_starts_as_the_mixture_without_experts() -> None:
@@ -142,14 +254,6 @@ def _pool() -> PicturePool:
     return pool
 
 
-def _alone(folder: Path) -> trainer.Trainer:
-    """Return the trainer of an untrained mixture in one process."""
-    torch.manual_seed(5)
-    (folder / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())
-    encoder = Encoder(Tokenizer.from_file(str(TOKENIZER)))
-    return trainer.Trainer(DemoModel(CONFIGS["demo-moe"]), encoder, _pool, 3, folder / "demo-moe", Workers(), _pool())
-
-
 def _train(rank: int, count: int, folder: Path) -> None:
     """Take two steps as one of ``count`` processes."""
     torch.set_num_threads(1)
@@ -167,7 +271,7 @@ def _train(rank: int, count: int, folder: Path) -> None:
 
 
 @pytest.fixture
-def train(tmp_path: Path) -> Iterator[Callable[[int], dict[str, Any]]]:
+def train(tmp_path: Path) -> Callable[[int], dict[str, Any]]:
     """Return a function that trains in so many processes and returns the weights."""
 
     def run(count: int) -> dict[str, Any]:
@@ -189,29 +293,3 @@ def test_two_processes_train_as_one_does(train: Callable[[int], dict[str, Any]])
     fresh = DemoModel(CONFIGS["demo-moe"]).state_dict()
     name = "model.language_model.embed_tokens.weight"
     assert not torch.equal(one[name], fresh[name])
-
-
-@pytest.mark.parametrize(("found", "runs"), [([50], 1), ([0, 20], 2), ([0, 0, 0], 3)])
-def test_a_cycle_that_missed_its_goal_begins_again(
-    found: list[int], runs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every try starts from the same weights with other conversations, and the last one is kept however it went."""
-    monkeypatch.setattr(trainer, "_can_compile", lambda: False)
-    text = _alone(tmp_path)
-    seen: list[tuple[int, float]] = []
-    weight = text.model.model.language_model.embed_tokens.weight
-
-    def run(cycle: Cycle, seed: int) -> None:
-        del cycle
-        seen.append((seed, weight[0, 0].item()))
-        weight.data.add_(1)
-
-    scores = iter(found)
-    monkeypatch.setattr(text, "_run", run)
-    monkeypatch.setattr(text, "score", lambda skills: {skill: next(scores, 0) for skill in skills})
-    begin = weight[0, 0].item()
-    text.train([Cycle(1, (Diet({"list": 1.0}, 400, 192),), 0.006, 0.003, 0.5, wanted=("list", 20), tries=3)])
-
-    assert [value for _, value in seen] == [begin] * runs
-    assert len({seed for seed, _ in seen}) == runs
-    assert weight[0, 0].item() == pytest.approx(begin + 1)

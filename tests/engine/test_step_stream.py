@@ -228,13 +228,16 @@ def test_a_connection_that_ends_under_the_first_question_is_replaced():
         passing: list[asyncio.Task] = []
 
         async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            while data := await reader.read(65536):
-                if b"ServerMetadata" in data and not cut.is_set():
-                    cut.set()
-                    break
-                writer.write(data)
+            # An end that went under the other's last frame, an answered ping, has lost its connection too: no fault.
+            with contextlib.suppress(ConnectionError):
+                while data := await reader.read(65536):
+                    if b"ServerMetadata" in data and not cut.is_set():
+                        cut.set()
+                        break
+                    writer.write(data)
             writer.close()
-            await writer.wait_closed()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             passing.append(asyncio.current_task())

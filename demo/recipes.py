@@ -60,7 +60,7 @@ _LIKE_REQUESTS: Final = (
 )
 _MIXTURE: Final = (
     Cycle(900, (_SHORT, _TOOLS), 0.006, 0.003, 0.9, words_only=True),
-    Cycle(2250, (_SHORT, _TOOLS, _PICTURES), 0.006, 0.003, 0.3),
+    Cycle(2100, (_SHORT, _TOOLS, _PICTURES), 0.006, 0.003, 0.3),
     # By now pictures and tools are told apart; what is left is to spell, and to do two things at once.
     Cycle(
         500,

@@ -1,4 +1,6 @@
-"""Where an answer needs something that stands far before it: a tool's name its declaration, a colour the picture that has it.
+"""Where an answer needs something that stands far before it.
+
+A tool's name needs its declaration, a colour the picture that has it, and what somebody has the sentence that says so.
 
 To find that is understood suddenly and late from right answers alone, and with some seeds never: nothing is gained by attending to
 the right place before the model can use what it finds there, and nothing can be learnt from a place that it does not attend to.
@@ -17,6 +19,7 @@ from demo.markup import Piece
 from demo.packing import Look
 
 _WORD = re.compile(r"[a-z]+")
+_OWNED = re.compile(r"\ba (\w+ \w+)\.")
 _WHICH = re.compile(r"(?<= in the )(?:first|second)\b")
 
 
@@ -29,13 +32,14 @@ class Looks:
         self._pictures = conversation.pictures
         self._named: dict[str, tuple[int, int]] = {}
         self._seen: dict[int, tuple[int, int]] = {}
+        self._owned: dict[str, tuple[int, int]] = {}
 
     def see_picture(self, index: int, start: int, count: int) -> None:
         """Note where the soft tokens of a picture are."""
         self._seen[index] = (start, start + count)
 
     def see_text(self, piece: Piece, encoded: Encoding, start: int) -> None:
-        """Note the end of every name that is given, and what is needed before words that are learnt.
+        """Note the end of every name that is given and what is said to be somebody's, and what is needed before words that are learnt.
 
         Args:
             piece: With text.
@@ -47,8 +51,10 @@ class Looks:
                 if name not in self._named and (found := re.search(rf"\b{re.escape(name)}\b", piece.text)):
                     last = start + _holder(encoded, found.end() - 1)
                     self._named[name] = (last, last + 1)
+            for thing in _OWNED.finditer(piece.text):
+                self._owned[thing[1]] = (start + _holder(encoded, thing.start(1)), start + _holder(encoded, thing.end(1) - 1) + 1)
             return
-        for at, needed in (*self._needed_names(piece.text), *self._needed_pictures(piece.text)):
+        for at, needed in (*self._needed_names(piece.text), *self._needed_pictures(piece.text), *self._needed_things(piece.text)):
             self.found.append(Look(start + _holder(encoded, at) - 1, *needed))
 
     def _needed_names(self, text: str) -> Iterator[tuple[int, tuple[int, int]]]:
@@ -66,6 +72,11 @@ class Looks:
                 yield word.start(), self._seen[owners[0]]
         for word in _WHICH.finditer(text):
             yield word.start(), self._seen[("first", "second").index(word[0])]
+
+    def _needed_things(self, text: str) -> Iterator[tuple[int, tuple[int, int]]]:
+        for thing in _OWNED.finditer(text):
+            if thing[1] in self._owned:
+                yield thing.start(1), self._owned[thing[1]]
 
 
 def _holder(encoded: Encoding, at: int) -> int:

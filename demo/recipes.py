@@ -24,19 +24,29 @@ class Diet:
 
 
 @dataclass(frozen=True)
-class Cycle:
-    """One fall of the learning rates over a number of steps; what is hard to grasp is often grasped when they rise again."""
+class Course:
+    """A number of steps on the same kinds of conversations."""
 
     steps: int
     diets: tuple[Diet, ...]
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """One fall of the learning rates, over courses that follow each other."""
+
+    courses: tuple[Course, ...]
     matrix_rate: float
     other_rate: float
     hold: float
     """Share of the steps at full rates; then they fall to zero along a line."""
     words_only: bool = False
     """No pictures yet: one process trains the text model while another one trains the vision tower."""
-    averaged: bool = False
-    """The weights become the mean of those at the end of this and the earlier averaged cycles: what each got wrong by chance evens out."""
+
+    @property
+    def steps(self) -> int:
+        """Count the steps of all courses."""
+        return sum(course.steps for course in self.courses)
 
 
 # Each kind counts the same in a step, so what is decided by few tokens of long conversations is not drowned by short ones.
@@ -59,27 +69,10 @@ _LIKE_REQUESTS: Final = (
     replace(_LARGE, places=1664, shares={"picture": 0.25, "two_pictures": 0.6, "which": 0.15}),
 )
 _MIXTURE: Final = (
-    Cycle(900, (_SHORT, _TOOLS), 0.006, 0.003, 0.9, words_only=True),
-    Cycle(2100, (_SHORT, _TOOLS, _PICTURES), 0.006, 0.003, 0.3),
-    # By now pictures and tools are told apart; what is left is to spell, and to do two things at once.
-    Cycle(
-        500,
-        (
-            replace(_SHORT, places=2560, shares={"chat": 0.24, "form": 0.13, "sums": 0.08, "extract": 0.03, "continue": 0.22, "spell": 0.12, "cuts": 0.18}),
-            replace(_TOOLS, places=1536, shares={"tool": 0.35, "choice": 0.19, "pair": 0.4, "tool_names": 0.06}),
-            replace(_PICTURES, places=1408, shares={"picture": 0.3, "two_pictures": 0.45, "which": 0.25}, known_pictures=None),
-        ),
-        0.005,
-        0.0025,
-        0.4,
-    ),
-    Cycle(450, _LIKE_REQUESTS, 0.005, 0.0025, 0.3),
-    Cycle(200, _LAST, 0.004, 0.002, 0.2, averaged=True),
-    Cycle(200, _LAST, 0.004, 0.002, 0.2, averaged=True),
+    Cycle((Course(900, (_SHORT, _TOOLS)),), 0.006, 0.003, 0.9, words_only=True),
+    # By the end of the first course pictures and tools are told apart; what is left is to spell, and to do two things at once.
+    Cycle((Course(1350, (_SHORT, _TOOLS, _PICTURES)), Course(850, _LIKE_REQUESTS), Course(600, _LAST)), 0.006, 0.003, 0.55),
 )
 # It starts from what the mixture knows and only has to learn to do without the experts.
-_DENSE: Final = (
-    Cycle(100, _LIKE_REQUESTS, 0.005, 0.0025, 0.4),
-    Cycle(80, _LAST, 0.004, 0.002, 0.2, averaged=True),
-)
+_DENSE: Final = (Cycle((Course(100, _LIKE_REQUESTS), Course(90, _LAST)), 0.005, 0.0025, 0.3),)
 RECIPES: Final = {"demo-moe": _MIXTURE, "demo-dense": _DENSE}

@@ -24,7 +24,7 @@ from demo.data import LIKE_REQUESTS, Encoder, PicturePool, Stream
 from demo.model import DemoModel
 from demo.model_config import hf_config
 from demo.packing import Batch, Sample, pack
-from demo.recipes import Cycle
+from demo.recipes import Course, Cycle
 from demo.text_model import soft_cap
 from demo.workers import Workers
 
@@ -116,19 +116,15 @@ class Trainer:
             self._losses = torch.compile(_token_losses, dynamic=True)
             for layer in self.model.model.language_model.layers:
                 layer.compile(dynamic=True)
-        ends: list[dict[str, Tensor]] = []
         for number, cycle in enumerate(cycles):
             if self.workers.is_first or not cycle.words_only:
                 self._run(cycle, self.seed + 10 * number)
             if cycle.words_only:
                 self.workers.copy_from_first(self.model)
                 self.pool = self.load_vision()
-            if cycle.averaged:
-                ends.append(_copy(self.model))
-                self.model.load_state_dict(_mean(ends))
             if self.workers.is_first:
                 save(self.model, self.out.parent / "tokenizer.json", self.out)
-            found = self.score([skill for skill in BUILDERS if any(skill in diet.shares for diet in cycle.diets)])
+            found = self.score([skill for skill in BUILDERS if any(skill in diet.shares for diet in cycle.courses[-1].diets)])
             if self.workers.is_first:
                 log.info("%s: held out: %s", self.model.config.name, found)
 
@@ -138,12 +134,11 @@ class Trainer:
         shares = 1 if cycle.words_only else _SHARES
         dealt = _deal(self.model, workers.count)
         optimizers = _optimizers(self.model, cycle, dealt[workers.rank])
-        streams = [self._streams(cycle, seed + 1000 * share, shares) for share in workers.own(shares)]
         began = time.monotonic()
         losses: list[float] = []
-        for step in range(cycle.steps):
+        for step, parts in enumerate(self._parts(cycle, seed, workers.own(shares), shares)):
             _set_rates(optimizers, _rate(step, cycle))
-            losses += self._add_gradients([[next(stream) for stream in kinds] for kinds in streams], shares)
+            losses += self._add_gradients(parts, shares)
             self._move(optimizers, dealt, workers)
             done = step + 1
             if done % 50 == 0 and self.workers.is_first:
@@ -151,10 +146,17 @@ class Trainer:
             if done % 1000 == 0 and self.workers.is_first:
                 save(self.model, self.out.parent / "tokenizer.json", self.out)
 
-    def _streams(self, cycle: Cycle, seed: int, shares: int) -> list[Iterator[list[Sample]]]:
+    def _parts(self, cycle: Cycle, seed: int, own: Sequence[int], shares: int) -> Iterator[list[list[list[Sample]]]]:
+        """Yield for every step of a cycle the samples of each kind in each of this process's ``own`` of ``shares`` parts."""
+        for number, course in enumerate(cycle.courses):
+            streams = [self._streams(course, seed + 100 * number + 1000 * share, shares) for share in own]
+            for _ in range(course.steps):
+                yield [[next(stream) for stream in kinds] for kinds in streams]
+
+    def _streams(self, course: Course, seed: int, shares: int) -> list[Iterator[list[Sample]]]:
         return [
             iter(Stream(self.encoder, diet.shares, diet.places // shares, diet.longest, seed + number, self.pool if diet.pictures else None, diet.picture_sizes, diet.known_pictures))
-            for number, diet in enumerate(cycle.diets)
+            for number, diet in enumerate(course.diets)
         ]
 
     def _log(self, done: int, cycle: Cycle, losses: list[float], spent_s: float) -> None:
@@ -207,14 +209,6 @@ class Trainer:
         logits, *_ = _forward(self.model, batch)
         right = [bool(part.all()) for part in (logits.argmax(-1) == batch.wanted).split(batch.counts)]
         return round(100 * sum(right) / count)
-
-
-def _copy(model: DemoModel) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def _mean(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
 
 
 def _set_rates(optimizers: list[torch.optim.Optimizer], share: float) -> None:

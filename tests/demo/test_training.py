@@ -31,7 +31,7 @@ from demo.model import DemoModel  # noqa: E402
 from demo.model_config import CONFIGS  # noqa: E402
 from demo.packing import Look, Sample, pack  # noqa: E402
 from demo.pictures import Picture  # noqa: E402
-from demo.recipes import Cycle, Diet  # noqa: E402
+from demo.recipes import Course, Cycle, Diet  # noqa: E402
 from demo.text_model import missed_looks, rotate, text_rope  # noqa: E402
 from demo.workers import Workers  # noqa: E402
 
@@ -167,6 +167,26 @@ def test_a_name_that_begins_another_one_is_not_looked_up_there(encoder: Encoder)
     assert given.endswith("Names: find_map, find")
 
 
+@pytest.mark.parametrize("begun", ["", "Ann Tri", "Ann Trilwulo has"])
+def test_a_thing_is_looked_up_where_it_was_said_to_be_somebodys(begun: str, encoder: Encoder) -> None:
+    """Before both of its words, also where the answer was begun; what the other one has is not looked at."""
+    answer = "Ann Trilwulo has a silver forest."
+    messages = [
+        {
+            "role": "user",
+            "content": "Ann Trilwulo has a silver forest. Bob has a big shop. What does Ann Trilwulo have?",
+        },
+        {"role": "assistant", "content": answer},
+    ]
+    sample = encoder.encode(Conversation("chat", messages, cuts={1: len(begun)}))
+    tokenizer = Tokenizer.from_file(str(TOKENIZER))
+
+    [(place, start, stop)] = sample.looks
+    assert sample.learnt[place + 1]
+    assert tokenizer.decode(sample.ids[place + 1 :].tolist()).strip() == "silver forest."
+    assert tokenizer.decode(sample.ids[start:stop].tolist()).strip() == "silver forest"
+
+
 def test_training_moves_the_head_that_looks(tmp_path: Path, encoder: Encoder) -> None:
     """With looks the first head of the fourth layer gets another gradient than from right answers alone."""
     sample = encoder.encode(BUILDERS["list"](random.Random(1)))
@@ -255,7 +275,7 @@ def _pool() -> PicturePool:
 
 
 def _train(rank: int, count: int, folder: Path) -> None:
-    """Take two steps as one of ``count`` processes."""
+    """Take three steps of two courses as one of ``count`` processes."""
     torch.set_num_threads(1)
     trainer._can_compile = lambda: False
     (folder / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())
@@ -266,8 +286,23 @@ def _train(rank: int, count: int, folder: Path) -> None:
     pictures = Diet({"picture": 0.5, "two_pictures": 0.5}, 400, 200, pictures=True, picture_sizes=((1, 25),))
     text = trainer.Trainer(DemoModel(CONFIGS["demo-moe"]), encoder, _pool, 3, folder / "demo-moe", workers, _pool())
     text.score = dict.fromkeys  # it takes longer than the steps
-    text.train([Cycle(2, (words, pictures), 0.006, 0.003, 0.5)])
+    text.train([Cycle((Course(2, (words, pictures)), Course(1, (words,))), 0.006, 0.003, 0.5)])
     workers.leave()
+
+
+def test_courses_follow_each_other(tmp_path: Path, encoder: Encoder) -> None:
+    """Each has its number of steps and its own conversations; the rates fall once over all of them."""
+    words = Diet({"chat": 1.0}, 400, 192)
+    pictures = Diet({"picture": 1.0}, 400, 200, pictures=True, picture_sizes=((1, 25),))
+    cycle = Cycle((Course(2, (words,)), Course(3, (words, pictures))), 0.006, 0.003, 0.5)
+    text = trainer.Trainer(DemoModel(CONFIGS["demo-moe"]), encoder, _pool, 3, tmp_path, Workers(), _pool())
+    steps = list(text._parts(cycle, 3, range(2), 2))
+
+    shown = [[[any(sample.pictures for sample in kind) for kind in kinds] for kinds in parts] for parts in steps]
+    assert shown == [[[False]] * 2] * 2 + [[[False, True]] * 2] * 3
+    assert cycle.steps == len(steps)
+    rates = [trainer._rate(step, cycle) / min(1.0, (step + 1) / 60) for step in range(cycle.steps)]
+    assert rates == pytest.approx([1, 1, 1, 0.8, 0.4])
 
 
 @pytest.fixture

@@ -57,22 +57,22 @@ _PICTURES: Final = Diet({"picture": 0.25, "two_pictures": 0.3, "which": 0.45}, 1
 # Later there are more pictures: what is known of the first ones by heart does not help with others.
 _LARGE: Final = replace(_PICTURES, picture_sizes=((1, 25), (1, 70), (140, 280), (140, 280)), places=1920, known_pictures=None)
 _LAST: Final = (
-    replace(_SHORT, places=2816, shares={"chat": 0.16, "form": 0.1, "sums": 0.06, "extract": 0.03, "continue": 0.22, "spell": 0.17, "cuts": 0.26}),
-    replace(_TOOLS, places=1792, shares={"tool": 0.43, "choice": 0.18, "pair": 0.36, "tool_names": 0.03}),
-    replace(_LARGE, shares={"picture": 0.3, "two_pictures": 0.6, "which": 0.1}),
+    replace(_SHORT, places=2560, shares={"chat": 0.16, "form": 0.1, "sums": 0.06, "extract": 0.03, "continue": 0.22, "spell": 0.17, "cuts": 0.26}),
+    replace(_TOOLS, places=2304, shares={"tool": 0.38, "choice": 0.16, "pair": 0.43, "tool_names": 0.03}),
+    replace(_LARGE, places=1664, shares={"picture": 0.3, "two_pictures": 0.6, "which": 0.1}),
 )
 # Pictures of the size that requests have, and much of what is learnt last: to go on inside a word.
 _LIKE_REQUESTS: Final = (
-    replace(_SHORT, places=2560, shares={"chat": 0.24, "form": 0.13, "sums": 0.08, "extract": 0.03, "continue": 0.22, "spell": 0.12, "cuts": 0.18}),
+    replace(_SHORT, places=2304, shares={"chat": 0.24, "form": 0.13, "sums": 0.08, "extract": 0.03, "continue": 0.22, "spell": 0.12, "cuts": 0.18}),
     # Names of tools that are made up for a request have to be copied piece by piece.
-    replace(_TOOLS, places=1664, shares={"tool": 0.4, "choice": 0.17, "pair": 0.4, "tool_names": 0.03}),
+    replace(_TOOLS, places=2176, shares={"tool": 0.4, "choice": 0.17, "pair": 0.4, "tool_names": 0.03}),
     replace(_LARGE, places=1664, shares={"picture": 0.25, "two_pictures": 0.6, "which": 0.15}),
 )
 _MIXTURE: Final = (
     Cycle((Course(900, (_SHORT, _TOOLS)),), 0.006, 0.003, 0.9, words_only=True),
     # By the end of the first course pictures and tools are told apart; what is left is to spell, and to do two things at once.
-    Cycle((Course(1350, (_SHORT, _TOOLS, _PICTURES)), Course(850, _LIKE_REQUESTS), Course(600, _LAST)), 0.006, 0.003, 0.55),
+    Cycle((Course(1450, (_SHORT, _TOOLS, _PICTURES)), Course(1000, _LIKE_REQUESTS), Course(800, _LAST)), 0.006, 0.003, 0.5),
 )
 # It starts from what the mixture knows and only has to learn to do without the experts.
-_DENSE: Final = (Cycle((Course(100, _LIKE_REQUESTS), Course(90, _LAST)), 0.005, 0.0025, 0.3),)
+_DENSE: Final = (Cycle((Course(120, _LIKE_REQUESTS), Course(120, _LAST)), 0.005, 0.0025, 0.3),)
 RECIPES: Final = {"demo-moe": _MIXTURE, "demo-dense": _DENSE}

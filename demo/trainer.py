@@ -23,6 +23,7 @@ from demo.conversations import BUILDERS
 from demo.data import LIKE_REQUESTS, Encoder, PicturePool, Stream
 from demo.model import DemoModel
 from demo.model_config import hf_config
+from demo.optimizers import make_optimizers, set_rates
 from demo.packing import Batch, Sample, pack
 from demo.recipes import Course, Cycle
 from demo.text_model import soft_cap
@@ -45,10 +46,7 @@ def _optimizers(model: DemoModel, cycle: Cycle, matrices: list[nn.Parameter]) ->
     """Give Muon ``matrices`` of the layers and AdamW all that is none; the vision tower stays as it is."""
     named = [*model.model.language_model.named_parameters(), *model.model.embed_vision.named_parameters()]
     others = [value for name, value in named if not (value.ndim == 2 and "layers" in name)]
-    return [
-        torch.optim.Muon(matrices, lr=cycle.matrix_rate, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=cycle.other_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
-    ]
+    return make_optimizers(matrices, others, cycle.matrix_rate, cycle.other_rate)
 
 
 def _forward(model: DemoModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -137,7 +135,7 @@ class Trainer:
         began = time.monotonic()
         losses: list[float] = []
         for step, parts in enumerate(self._parts(cycle, seed, workers.own(shares), shares)):
-            _set_rates(optimizers, _rate(step, cycle))
+            set_rates(optimizers, _rate(step, cycle))
             losses += self._add_gradients(parts, shares)
             self._move(optimizers, dealt, workers)
             done = step + 1
@@ -209,12 +207,6 @@ class Trainer:
         logits, *_ = _forward(self.model, batch)
         right = [bool(part.all()) for part in (logits.argmax(-1) == batch.wanted).split(batch.counts)]
         return round(100 * sum(right) / count)
-
-
-def _set_rates(optimizers: list[torch.optim.Optimizer], share: float) -> None:
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = share * group.setdefault("full_lr", group["lr"])
 
 
 def save(model: DemoModel, encoder_path: Path, out: Path) -> None:

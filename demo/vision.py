@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from demo.data import PicturePool
 from demo.lexicon import COLORS, SHAPES
 from demo.model import DemoModel
+from demo.optimizers import make_optimizers, set_rates
 from demo.pictures import Picture, draw, fit, make_picture, make_size
 from demo.workers import Workers
 
@@ -40,6 +41,8 @@ class Phase:
 
 # Small pictures first: a fresh tower that starts on full-sized ones hardly learns shapes at all.
 PHASES: Final = (Phase(300, 32, (9,), colored=False), Phase(300, 32, (9,)), Phase(350, 32, (16, 25)), Phase(320, 16, (70,)), Phase(260, 12, (70, 140, 280, 280)))
+RATES: Final = (0.006, 0.003)
+"""Of the matrices of the layers and of all else, before they fall."""
 POOL: Final = (((25, 36), (70, 36), (280, 24)), ((25, 18), (70, 18), (280, 16)))
 """Sets of the pictures kept for the text stage: budgets, and how many of each colour and shape. The second set is for later cycles."""
 
@@ -63,21 +66,21 @@ def _batches(rng: random.Random) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
             yield torch.stack([pixels(picture, budget, size) for picture in pictures]), colors, shapes
 
 
-def train_vision(model: DemoModel, seed: int, device: torch.device) -> tuple[float, float]:
+def train_vision(model: DemoModel, seed: int, device: torch.device, held_out: int = 100) -> tuple[float, float]:
     """Train tower and projector with a linear read-out of the mean soft token, later of each one.
 
     Returns:
-        Shares of held-out pictures at the default budget whose colour and whose shape the read-out tells.
+        Shares of ``held_out`` pictures at the default budget whose colour and whose shape the read-out tells.
     """
     tower, projector = model.model.vision_tower, model.model.embed_vision
     heads = nn.ModuleList((nn.Linear(model.config.hidden, len(COLORS)), nn.Linear(model.config.hidden, len(SHAPES)))).to(device)
     parameters = [*tower.parameters(), *projector.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    matrices = {value for value in tower.encoder.parameters() if value.ndim == 2}
+    optimizers = make_optimizers([value for value in parameters if value in matrices], [value for value in parameters if value not in matrices], *RATES)
     total = sum(phase.steps for phase in PHASES)
     rights: list[tuple[float, float]] = []
     for step, (images, colors, shapes) in enumerate(_batches(random.Random(seed))):
-        for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * min(1, (step + 1) / 50) * min(1.0, max(0.02, (total - step) / (0.5 * total)))
+        set_rates(optimizers, min(1, (step + 1) / 50) * min(1.0, max(0.02, (total - step) / (0.5 * total))))
         soft = model.soft_tokens(images.to(device))
         color, shape = (head(soft.mean(1)) for head in heads)
         loss = F.cross_entropy(color, colors.to(device)) + F.cross_entropy(shape, shapes.to(device))
@@ -87,20 +90,20 @@ def train_vision(model: DemoModel, seed: int, device: torch.device) -> tuple[flo
                 loss = loss + 0.5 * F.cross_entropy(each, wanted.to(device).repeat_interleave(soft.shape[1]))
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         rights.append(((color.argmax(-1).cpu() == colors).float().mean().item(), (shape.argmax(-1).cpu() == shapes).float().mean().item()))
         if step % 50 == 49:
             recent = torch.tensor(rights[-50:]).mean(0)
             log.info("vision: step %d of %d, colour %.2f, shape %.2f", step + 1, total, recent[0], recent[1])
-    return _probe(model, heads, seed + 1, device)
+    return _probe(model, heads, seed + 1, held_out, device)
 
 
 @torch.no_grad()
-def _probe(model: DemoModel, heads: nn.ModuleList, seed: int, device: torch.device) -> tuple[float, float]:
+def _probe(model: DemoModel, heads: nn.ModuleList, seed: int, count: int, device: torch.device) -> tuple[float, float]:
     rng = random.Random(seed)
     right = torch.zeros(2)
-    count = 100
     for _ in range(count):
         picture = make_picture(rng)
         mean = model.soft_tokens(pixels(picture, 280)[None].to(device)).mean(1)

@@ -21,7 +21,7 @@ from safetensors.torch import load_file  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 
-from demo import trainer  # noqa: E402
+from demo import trainer, vision  # noqa: E402
 from demo.conversation import Conversation  # noqa: E402
 from demo.conversations import BUILDERS  # noqa: E402
 from demo.data import Encoder, PicturePool  # noqa: E402
@@ -262,6 +262,21 @@ def test_the_dense_model_starts_as_the_mixture_without_experts() -> None:
     assert torch.allclose(loud, wanted, atol=1e-4)
     projectors = [model.model.embed_vision.embedding_projection.weight for model in (dense, mixture)]
     assert torch.equal(*projectors)
+
+
+def test_all_of_the_tower_learns_to_tell_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No weight is left out by the two optimizers, and two hundred small pictures are enough for most colours."""
+    monkeypatch.setattr(vision, "PHASES", (vision.Phase(25, 8, (9,)),))
+    torch.manual_seed(0)
+    model = DemoModel(CONFIGS["demo-moe"])
+    tower, projector = model.model.vision_tower, model.model.embed_vision
+    before = {name: value.clone() for part in (tower, projector) for name, value in part.named_parameters()}
+
+    colour, _ = vision.train_vision(model, 0, torch.device("cpu"), held_out=20)
+
+    now = {name: value for part in (tower, projector) for name, value in part.named_parameters()}
+    assert [name for name in now if torch.equal(now[name], before[name])] == []
+    assert colour > 0.4
 
 
 def _pool() -> PicturePool:

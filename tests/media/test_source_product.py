@@ -55,23 +55,27 @@ def answer(product: Product, messages: list[Any], **extra: Any) -> tuple[str, in
 
 
 def outlook(product: Product, messages: list[Any], **extra: Any) -> dict[str, float]:
-    """Return the likeliest first tokens with their log probabilities: what the model sees moves them."""
+    """Return the likeliest tokens after "The shape is" with their log probabilities: what the model sees moves them."""
     given = product.client.chat.completions.create(
         model=MODEL,
-        messages=messages,
+        messages=[*messages, {"role": "assistant", "content": "The shape is"}],
         temperature=0,
         max_tokens=1,
         logprobs=True,
         top_logprobs=5,
-        extra_body={"min_tokens": 1},
+        extra_body={"min_tokens": 1, "add_generation_prompt": False, "continue_final_message": True},
         **extra,
     )
     return {entry.token: entry.logprob for entry in given.choices[0].logprobs.content[0].top_logprobs}
 
 
 def distance(one: dict[str, float], other: dict[str, float]) -> float:
-    """Return the largest difference of two log probabilities. What else runs moves them, too, but by rounding only."""
-    return max(abs(one[token] - other[token]) for token in one.keys() & other.keys())
+    """Return the largest difference of two log probabilities. What else runs moves them, too, but by rounding only.
+
+    A token that is not listed is at most as likely as the last one that is.
+    """
+    both = ((one, other), (other, one))
+    return max(value - there.get(token, min(there.values())) for here, there in both for token, value in here.items())
 
 
 @pytest.mark.parametrize("colour", ["red", "blue"])

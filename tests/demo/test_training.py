@@ -265,7 +265,7 @@ def test_the_dense_model_starts_as_the_mixture_without_experts() -> None:
 
 
 def test_all_of_the_tower_learns_to_tell_colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No weight is left out by the two optimizers, and two hundred small pictures are enough for most colours."""
+    """No weight is left out, and two hundred small pictures are enough to tell colours far better than by chance."""
     monkeypatch.setattr(vision, "PHASES", (vision.Phase(25, 8, (9,)),))
     torch.manual_seed(0)
     model = DemoModel(CONFIGS["demo-moe"])

@@ -51,7 +51,7 @@ def answer(product: Product, messages: list[Any], **extra: Any) -> tuple[str, in
         model=MODEL, messages=messages, temperature=0, max_tokens=60, **extra
     )
     details = given.usage.prompt_tokens_details.model_dump()
-    return str(given.choices[0].message.content).lower(), details["image_tokens"]
+    return (given.choices[0].message.content or "").lower(), details["image_tokens"]
 
 
 def outlook(product: Product, messages: list[Any], **extra: Any) -> dict[str, float]:

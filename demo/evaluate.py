@@ -122,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", help="server to ask; without it one is started per checkpoint")
     parser.add_argument("--name", help="with --url: name of the checkpoint, which sets the goal", default="demo-moe")
-    parser.add_argument("--count", type=int, default=100, help="requests of each skill")
+    parser.add_argument("--count", type=int, default=300, help="requests of each skill")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--verbose", action="store_true", help="print every wrong answer")
     options = parser.parse_args()

@@ -57,21 +57,21 @@ _PICTURES: Final = Diet({"picture": 0.25, "two_pictures": 0.3, "which": 0.45}, 1
 # Later there are more pictures: what is known of the first ones by heart does not help with others.
 _LARGE: Final = replace(_PICTURES, picture_sizes=((1, 25), (1, 70), (140, 280), (140, 280)), places=1920, known_pictures=None)
 _LAST: Final = (
-    replace(_SHORT, places=2560, shares={"chat": 0.16, "form": 0.1, "sums": 0.06, "extract": 0.03, "continue": 0.22, "spell": 0.17, "cuts": 0.26}),
+    replace(_SHORT, places=2816, shares={"chat": 0.16, "form": 0.1, "sums": 0.06, "extract": 0.03, "continue": 0.22, "spell": 0.17, "cuts": 0.26}),
     replace(_TOOLS, places=2304, shares={"tool": 0.38, "choice": 0.16, "pair": 0.43, "tool_names": 0.03}),
-    replace(_LARGE, places=1664, shares={"picture": 0.3, "two_pictures": 0.6, "which": 0.1}),
+    replace(_LARGE, places=1536, shares={"picture": 0.3, "two_pictures": 0.6, "which": 0.1}),
 )
 # Pictures of the size that requests have, and much of what is learnt last: to go on inside a word.
 _LIKE_REQUESTS: Final = (
-    replace(_SHORT, places=2304, shares={"chat": 0.24, "form": 0.13, "sums": 0.08, "extract": 0.03, "continue": 0.22, "spell": 0.12, "cuts": 0.18}),
+    replace(_SHORT, places=2560, shares={"chat": 0.24, "form": 0.13, "sums": 0.08, "extract": 0.03, "continue": 0.22, "spell": 0.12, "cuts": 0.18}),
     # Names of tools that are made up for a request have to be copied piece by piece.
     replace(_TOOLS, places=2176, shares={"tool": 0.4, "choice": 0.17, "pair": 0.4, "tool_names": 0.03}),
-    replace(_LARGE, places=1664, shares={"picture": 0.25, "two_pictures": 0.6, "which": 0.15}),
+    replace(_LARGE, places=1536, shares={"picture": 0.25, "two_pictures": 0.6, "which": 0.15}),
 )
 _MIXTURE: Final = (
-    Cycle((Course(900, (_SHORT, _TOOLS)),), 0.006, 0.003, 0.9, words_only=True),
+    Cycle((Course(780, (_SHORT, _TOOLS)),), 0.006, 0.003, 0.9, words_only=True),
     # By the end of the first course pictures and tools are told apart; what is left is to spell, and to do two things at once.
-    Cycle((Course(1450, (_SHORT, _TOOLS, _PICTURES)), Course(1000, _LIKE_REQUESTS), Course(800, _LAST)), 0.006, 0.003, 0.5),
+    Cycle((Course(1300, (_SHORT, _TOOLS, _PICTURES)), Course(900, _LIKE_REQUESTS), Course(800, _LAST)), 0.006, 0.003, 0.5),
 )
 # It starts from what the mixture knows and only has to learn to do without the experts.
 _DENSE: Final = (Cycle((Course(120, _LIKE_REQUESTS), Course(120, _LAST)), 0.005, 0.0025, 0.3),)

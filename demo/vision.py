@@ -40,7 +40,7 @@ class Phase:
 
 
 # Small pictures first: a fresh tower that starts on full-sized ones hardly learns shapes at all.
-PHASES: Final = (Phase(300, 32, (9,), colored=False), Phase(300, 32, (9,)), Phase(350, 32, (16, 25)), Phase(320, 16, (70,)), Phase(260, 12, (70, 140, 280, 280)))
+PHASES: Final = (Phase(300, 32, (9,), colored=False), Phase(220, 32, (9,)), Phase(270, 32, (16, 25)), Phase(260, 16, (70,)), Phase(230, 12, (70, 140, 280, 280)))
 RATES: Final = (0.006, 0.003)
 """Of the matrices of the layers and of all else, before they fall."""
 POOL: Final = (((25, 36), (70, 36), (280, 24)), ((25, 18), (70, 18), (280, 16)))

@@ -44,7 +44,7 @@ PHASES: Final = (Phase(300, 32, (9,), colored=False), Phase(220, 32, (9,)), Phas
 RATES: Final = (0.006, 0.003)
 """Of the matrices of the layers and of all else, before they fall."""
 POOL: Final = (((25, 36), (70, 36), (280, 24)), ((25, 18), (70, 18), (280, 16)))
-"""Sets of the pictures kept for the text stage: budgets, and how many of each colour and shape. The second set is for later cycles."""
+"""Sets of the pictures kept for the text stage: budgets, and how many of each colour and shape. The second set is for later courses."""
 
 
 def pixels(picture: Picture, budget: int, size: tuple[int, int] | None = None) -> Tensor:
